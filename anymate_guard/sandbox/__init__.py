@@ -1,0 +1,6 @@
+"""A local Anymate on loopback, for developing and testing bots without an account."""
+
+from anymate_guard.sandbox._sandbox import Sandbox
+from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
+
+__all__ = ["FailureView", "ProcessView", "RequestView", "RunView", "Sandbox"]

@@ -1,0 +1,30 @@
+"""Everything one sandbox holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from anymate_guard.sandbox._faults import Alarm, Faults
+from anymate_guard.sandbox._state import State
+from anymate_guard.sandbox._tokens import Tokens
+from anymate_guard.sandbox._traffic import Traffic
+
+
+class World:
+    """The state of Anymate, and what the sandbox adds to it: faults to come and requests seen."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.state = State(clock)
+        self.tokens = Tokens(clock)
+        self.faults = Faults()
+        self.traffic = Traffic()
+        self.alarm = Alarm()
+
+    def reset(self) -> None:
+        """Forget everything and wake hanging requests; tokens stay good, for clients that live on."""
+        self.faults.reset()
+        self.state.reset()
+        self.tokens.reset()
+        self.traffic.reset()
+        self.alarm.ring()
