@@ -1,0 +1,33 @@
+"""How long entering or leaving a guard may take in all."""
+
+from __future__ import annotations
+
+import time
+
+import attrs
+
+
+@attrs.frozen
+class Deadline:
+    """A point of the monotonic clock, and whether calls may be tried again until then.
+
+    Attributes:
+        at: Monotonic time of the end, in seconds.
+        retry: False for one try, while Anymate is known to be unreachable.
+    """
+
+    at: float
+    retry: bool = True
+
+    @classmethod
+    def after(cls, seconds: float, *, retry: bool = True) -> Deadline:
+        """The deadline that many seconds from now."""
+        return cls(time.monotonic() + seconds, retry)
+
+    def left(self) -> float:
+        """Seconds until the end, negative after it."""
+        return self.at - time.monotonic()
+
+    def within(self, seconds: float, *, retry: bool = True) -> Deadline:
+        """The earlier one of this deadline and one in that many seconds."""
+        return Deadline(min(self.at, time.monotonic() + seconds), self.retry and retry)

@@ -1,0 +1,359 @@
+"""A run around a block or a function, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Token, copy_context
+from types import TracebackType
+from typing import Any, TypeVar, cast, overload
+
+import attrs
+
+from anymate_guard import _delivery, _log, _signals
+from anymate_guard._client import AnymateClient
+from anymate_guard._delivery import Options, Shared
+from anymate_guard._fork import in_child
+from anymate_guard._run import Outcome, Run, current, leave_context
+from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
+from anymate_guard.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+_THREADS = 32  # for entering and leaving in async code: each is short, or waits for Anymate
+
+_lock = threading.Lock()
+_shared_client: AnymateClient | None = None
+_executor: ThreadPoolExecutor | None = None
+
+
+@overload
+def anymate_run(process_key: F, /) -> F: ...
+
+
+@overload
+def anymate_run(
+    process_key: str | None = None,
+    *,
+    client: AnymateClient | None = None,
+    run_id: int | None = None,
+    check_ok_to_run: bool = False,
+    report_failure: bool = False,
+    credit_failed_runs: bool = True,
+    require_start: bool = False,
+    require_finish: bool = False,
+) -> Guard: ...
+
+
+def anymate_run(
+    process_key: F | str | None = None,
+    *,
+    client: AnymateClient | None = None,
+    run_id: int | None = None,
+    check_ok_to_run: bool = False,
+    report_failure: bool = False,
+    credit_failed_runs: bool = True,
+    require_start: bool = False,
+    require_finish: bool = False,
+) -> F | Guard:
+    """Guard a block or a function: StartRun on entry, and always FinishRun on exit.
+
+    A context manager, an async context manager and a decorator in one:
+
+        with anymate_run("invoice-intake") as run:
+            run.add_entries(3)
+
+        @anymate_run("invoice-intake")
+        def main() -> int: ...
+
+    What the body did is never changed: its result or its very exception comes out, and a finish that can't be delivered
+    is kept in the journal and sent by the next guard. A decorated function may be sync or async, and each call of it is
+    a use of its own.
+
+    Args:
+        process_key: Which process; None reads `ANYMATE_PROCESS_KEY` at entry. A bare `@anymate_run` does so too.
+        client: How to reach Anymate; None uses one shared client, made from the environment at first entry.
+        run_id: Adopt a run that is open already (TakeNext started it, say): no StartRun, but FinishRun on exit.
+        check_ok_to_run: Ask OkToRun first, and raise `NotOkToRun` if it says no; if it can't be asked, warn and go on.
+        report_failure: When the body failed, also call Failure with a short message, after FinishRun.
+        credit_failed_runs: False sends 0 for each KPI that a failed or interrupted run did not record, so that a crash
+            earns no default credit.
+        require_start: No run, no work: raise when Anymate is unreachable at entry, instead of going on without a run.
+        require_finish: Raise when the body succeeded but FinishRun could not be delivered.
+
+    Returns:
+        A guard; entered, it gives the `Run`.
+
+    Raises:
+        ConfigurationError: The process key can't be one, or (at entry) settings are missing or wrong.
+        TypeError: For a generator function, whose run would end before its body began, or a class.
+        ValueError: For a `run_id` below 1.
+        ApiError: At entry, when Anymate refuses StartRun.
+        AuthenticationError: At entry, when Anymate refuses the credentials.
+        NotOkToRun: At entry, with `check_ok_to_run`.
+        UnreachableError: At entry with `require_start`, at exit with `require_finish`.
+        RuntimeError: When one guard is entered twice at the same time.
+    """
+    if callable(process_key):
+        return Guard(None, None, Options())(process_key)
+    if process_key is not None:
+        check_process_key(process_key)
+    if client is not None and not isinstance(client, AnymateClient):
+        raise TypeError(f"client must be an AnymateClient, got {client!r}")
+    if run_id is not None:
+        if type(run_id) is not int:
+            raise TypeError(f"run_id must be a whole number, got {run_id!r}")
+        if run_id < 1:
+            raise ValueError(f"run_id must be 1 or more, got {run_id!r}")
+    options = Options(run_id, check_ok_to_run, report_failure, credit_failed_runs, require_start, require_finish)
+    return Guard(process_key, client, options)
+
+
+class Guard:
+    """What `anymate_run` returns: enter it with `with` or `async with`, or decorate a function with it."""
+
+    def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
+        self._process_key = process_key
+        self._client = client
+        self._options = options
+        self._use: _Use | None = None
+
+    def __repr__(self) -> str:
+        return f"<anymate_run({self._process_key!r})>"
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function, sync or async; each call of it is a use of its own."""
+        if isinstance(function, classmethod | staticmethod):
+            return cast(F, type(function)(self(function.__func__)))
+        _refuse_what_ends_too_early(function)
+        if _is_async(function):
+
+            @functools.wraps(function)
+            async def guarded(*args: Any, **kwargs: Any) -> Any:
+                async with Guard(self._process_key, self._client, self._options):
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def guarded(*args: Any, **kwargs: Any) -> Any:
+                with Guard(self._process_key, self._client, self._options):
+                    return function(*args, **kwargs)
+
+        return cast(F, guarded)
+
+    def __enter__(self) -> Run:
+        use = self._begin()
+        try:
+            return use.enter()
+        except BaseException:
+            self._use = None
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        use = self._end()
+        use.exit(error)
+
+    async def __aenter__(self) -> Run:
+        use = self._begin()
+        try:
+            return await use.aenter()
+        except BaseException:
+            self._use = None
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        use = self._end()
+        await use.aexit(error)
+
+    def _begin(self) -> _Use:
+        use = _Use(self._process_key, self._client, self._options)
+        with _lock:
+            if self._use is None:
+                self._use = use
+                return use
+        raise RuntimeError(
+            f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
+        )
+
+    def _end(self) -> _Use:
+        with _lock:
+            use, self._use = self._use, None
+        if use is None:
+            raise RuntimeError(f"{self!r} is left, but was not entered")
+        return use
+
+
+class _Use:
+    """One use of a guard, from entering to leaving."""
+
+    def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
+        self._client = client or _client_of_environment()
+        self._process_key = process_key or _process_key(client)
+        self._options = options
+        self._process = os.getpid()
+        self._shared: Shared | None = None
+        self._token: Token[Run | None] | None = None
+        self._bound: _log.Bound = {}
+        self._holds_signals = False
+
+    def enter(self) -> Run:
+        self._hold_signals()
+        try:
+            return self._open(_delivery.enter(self._client, self._process_key, self._options))
+        except BaseException:
+            self._release_signals()
+            raise
+
+    def exit(self, error: BaseException | None) -> None:
+        try:
+            with _signals.deferred() if self._holds_signals else contextlib.nullcontext():
+                self._leave(self._outcome(error), error)
+        finally:
+            self._close()
+
+    async def aenter(self) -> Run:
+        # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
+        self._hold_signals()
+        try:
+            entering = _in_thread(_delivery.enter, self._client, self._process_key, self._options)
+            try:
+                return self._open(await asyncio.wrap_future(entering))
+            except asyncio.CancelledError:
+                entering.add_done_callback(self._step_back)
+                raise
+        except BaseException:
+            self._release_signals()
+            raise
+
+    async def aexit(self, error: BaseException | None) -> None:
+        if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
+            self.exit(error)
+            return
+        try:
+            leaving = asyncio.wrap_future(_in_thread(self._leave, self._outcome(error), error))
+            cancelled = None
+            while not leaving.done():
+                try:
+                    await asyncio.wait([leaving])
+                except asyncio.CancelledError as again:
+                    cancelled = again  # goes on when the finish is complete
+            leaving.result()
+        finally:
+            self._close()
+        if cancelled is not None and error is None:
+            raise cancelled
+
+    def _open(self, shared: Shared) -> Run:
+        self._shared = shared
+        self._bound = _log.bind(process_key=self._process_key, run_id=shared.run.run_id)
+        self._token = current.set(shared.run)
+        return shared.run
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if error is None:
+            return "succeeded"
+        if _signals.raised(error) or isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
+            return "interrupted"
+        if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
+            return "succeeded"
+        return "failed"
+
+    def _leave(self, outcome: Outcome, error: BaseException | None) -> None:
+        if self._shared is not None and os.getpid() == self._process:  # a forked child leaves it to its parent
+            _delivery.leave(self._shared, outcome, self._options, f"{type(error).__name__}: {error}")
+
+    def _step_back(self, entering: Future[Shared]) -> None:
+        """Leave a run that was entered after its task was cancelled: no work was done in it."""
+        if not entering.cancelled() and entering.exception() is None:
+            no_credit = attrs.evolve(self._options, credit_failed_runs=False)
+            _delivery.leave(entering.result(), "interrupted", no_credit, "")
+
+    def _close(self) -> None:
+        leave_context(self._token)
+        _log.unbind(self._bound)
+        self._release_signals()
+
+    def _hold_signals(self) -> None:
+        self._holds_signals = self._client.settings.handle_signals and _signals.hold()
+
+    def _release_signals(self) -> None:
+        if self._holds_signals and os.getpid() == self._process:
+            self._holds_signals = False
+            _signals.release()
+
+
+def _client_of_environment() -> AnymateClient:
+    global _shared_client
+    with _lock:
+        if _shared_client is None:
+            _shared_client = AnymateClient(Settings.from_env())
+        return _shared_client
+
+
+def forget_client() -> None:
+    """Let the next guard read the environment again."""
+    global _shared_client
+    with _lock:
+        _shared_client = None
+
+
+def _process_key(client: AnymateClient | None) -> str:
+    """The process key for a guard that names none."""
+    key = (client and client.settings.process_key) or process_key_of_environment()
+    if not key:
+        raise ConfigurationError(
+            ["ANYMATE_PROCESS_KEY: is missing, and the guard names no process key: set it, or anymate_run(\"...\")"]
+        )
+    return check_process_key(key, "ANYMATE_PROCESS_KEY")
+
+
+def _in_thread(call: Callable[..., T], *args: object) -> Future[T]:
+    """Call in a worker thread of our own, as the loop's are few and belong to the bot; at the interpreter's exit, here."""
+    global _executor
+    context = copy_context()
+    with _lock:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(_THREADS, "anymate_guard")
+        with contextlib.suppress(RuntimeError):
+            return _executor.submit(context.run, call, *args)
+    future: Future[T] = Future()
+    try:
+        future.set_result(context.run(call, *args))
+    except BaseException as error:
+        future.set_exception(error)
+    return future
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+
+
+def _refuse_what_ends_too_early(function: Callable[..., Any]) -> None:
+    if inspect.isclass(function):
+        raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
+    for candidate in (function, getattr(function, "__call__", None)):
+        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
+            raise TypeError(
+                f"{function!r} is a generator function: its run would end before its body began; "
+                "use `with anymate_run(...)` inside it"
+            )
+
+
+def _after_fork() -> None:
+    global _lock, _executor
+    _lock, _executor = threading.Lock(), None
+
+
+in_child(_after_fork)

@@ -1,0 +1,336 @@
+"""What a run records: entries and seconds saved, exactly and from any thread. No I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from contextvars import ContextVar, Token
+from datetime import timedelta
+from numbers import Real
+from operator import index
+from types import TracebackType
+from typing import Literal, NoReturn, SupportsIndex
+
+import attrs
+
+from anymate_guard._fork import in_child
+from anymate_guard.errors import NoCurrentRun
+
+MOST = 2_147_483_647  # the KPI fields of FinishRun are 32-bit integers
+_NS = 1_000_000_000
+
+Outcome = Literal["succeeded", "failed", "interrupted"]
+
+# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it.
+_lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    global _lock  # noqa: PLW0603  # a fork may happen while another thread holds it
+    _lock = threading.Lock()
+
+
+in_child(_new_lock)
+
+
+def _count(value: SupportsIndex) -> int:
+    """Check a number of entries."""
+    if isinstance(value, bool):
+        raise TypeError(f"entries must be a whole number, got {value!r}")
+    try:
+        count = index(value)
+    except TypeError:
+        raise TypeError(f"entries must be a whole number, got {value!r}") from None
+    if not 0 <= count <= MOST:
+        raise ValueError(f"entries must be from 0 to {MOST}, got {value!r}")
+    return count
+
+
+def _nanoseconds(value: float | timedelta) -> int:
+    """Check a number of seconds; whole nanoseconds add up without the error of floats."""
+    if isinstance(value, timedelta):
+        nanoseconds = value // timedelta(microseconds=1) * 1000
+    elif isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"seconds saved must be a number or a timedelta, got {value!r}")
+    else:
+        try:
+            nanoseconds = value * _NS if isinstance(value, int) else round(float(value) * _NS)
+        except (ValueError, OverflowError):  # NaN and infinity have no nanoseconds
+            raise ValueError(f"seconds saved must be a finite number, got {value!r}") from None
+    if not 0 <= nanoseconds <= MOST * _NS:
+        raise ValueError(f"seconds saved must be from 0 to {MOST}, got {value!r}")
+    return nanoseconds
+
+
+@attrs.frozen
+class Kpis:
+    """What work achieved: returned by a worker or a task to the one place that holds the guard, and added with `+`.
+
+    Frozen, comparable and picklable. None means "not recorded", which differs from 0: Anymate credits its defaults
+    for what a run did not report, and nothing for a 0 (Anymate's Finish Run page).
+
+    Args:
+        entries: How many entries (invoices, mails, rows …) were worked on, from 0 to 2 147 483 647.
+        seconds_saved: Work time saved, as seconds or a timedelta, from 0 to 2 147 483 647 s; read back as float.
+
+    Raises:
+        TypeError: For a value of another kind (bool included).
+        ValueError: For a negative, infinite or NaN value, or one that is too large.
+    """
+
+    entries: int | None = attrs.field(default=None, converter=attrs.converters.optional(_count))
+    seconds_saved: float | None = attrs.field(
+        default=None, converter=attrs.converters.optional(lambda value: _nanoseconds(value) / _NS)
+    )
+
+    @property
+    def whole_seconds(self) -> int | None:
+        """Seconds saved as Anymate takes them: whole, rounded half up."""
+        if self.seconds_saved is None:
+            return None
+        return min(MOST, (_nanoseconds(self.seconds_saved) + _NS // 2) // _NS)
+
+    def __add__(self, other: Kpis) -> Kpis:
+        """Add field by field; None and a number make that number. Raises ValueError when a sum is too large."""
+        if not isinstance(other, Kpis):
+            return NotImplemented
+        total = Run("sum")
+        total.merge(self)
+        total.merge(other)
+        return total.kpis
+
+
+class Run:
+    """One run on a process, as the guard hands it out: what it records is sent when the run is finished.
+
+    Recording is thread-safe. A recorded 0 is sent as 0; what was never recorded is not sent, so that Anymate's
+    defaults apply. Fractions of seconds add up exactly, and the total is rounded half up once, at the end.
+    """
+
+    __slots__ = ("_closed", "_entries_room", "_ns_room", "_outcome", "_process_key", "_run_id")
+
+    def __init__(self, process_key: str, run_id: int | None = None) -> None:
+        self._process_key = process_key
+        self._run_id = run_id
+        self._outcome: Outcome | None = None
+        # What can still be added, so that a total that would be too large, a first recording and a finished run are
+        # one comparison: -1 is "nothing recorded yet" or "finished", which the slow path tells apart.
+        self._entries_room = -1
+        self._ns_room = -1
+        self._closed: tuple[int | None, int | None] | None = None
+
+    @property
+    def process_key(self) -> str:
+        """The process that is run."""
+        return self._process_key
+
+    @property
+    def run_id(self) -> int | None:
+        """Anymate's number of the run; None while Anymate could not be reached to start it."""
+        return self._run_id
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """None while open, then "succeeded", "failed" or "interrupted"."""
+        return self._outcome
+
+    @property
+    def entries(self) -> int | None:
+        """The entries recorded so far; None until some were."""
+        return totals(self)[0]
+
+    @property
+    def seconds_saved(self) -> float | None:
+        """The seconds recorded so far; None until some were."""
+        return self.kpis.seconds_saved
+
+    @property
+    def kpis(self) -> Kpis:
+        """Both at once, as a `Kpis`."""
+        entries, nanoseconds = totals(self)
+        return Kpis(entries, None if nanoseconds is None else nanoseconds / _NS)
+
+    def add_entries(self, count: SupportsIndex = 1) -> None:
+        """Count entries that were worked on.
+
+        Args:
+            count: How many, a whole number from 0.
+
+        Raises:
+            TypeError: When it is not a whole number (bool included).
+            ValueError: When it is negative, or the total would pass 2 147 483 647.
+            RuntimeError: When the run is finished.
+        """
+        if type(count) is int:
+            with _lock:
+                if 0 <= count <= self._entries_room:
+                    self._entries_room -= count
+                    return
+        self._record(_count(count), None)
+
+    def add_seconds_saved(self, seconds: float | timedelta) -> None:
+        """Add work time saved.
+
+        Args:
+            seconds: Seconds as a number, or a timedelta; not negative.
+
+        Raises:
+            TypeError: When it is not a number or timedelta (bool included).
+            ValueError: When it is negative, infinite or NaN, or the total would pass 2 147 483 647 s.
+            RuntimeError: When the run is finished.
+        """
+        self._record(None, _nanoseconds(seconds))
+
+    def set_kpis(
+        self, *, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None
+    ) -> None:
+        """Replace totals; one that is not given stays.
+
+        Args:
+            entries: The new total of entries.
+            seconds_saved: The new total of seconds saved.
+
+        Raises:
+            TypeError: When a value is not a number (bool included).
+            ValueError: When a value is negative, infinite, NaN or too large.
+            RuntimeError: When the run is finished.
+        """
+        self._record(
+            None if entries is None else _count(entries),
+            None if seconds_saved is None else _nanoseconds(seconds_saved),
+            replace=True,
+        )
+
+    def merge(self, kpis: Kpis) -> None:
+        """Add what a worker or task returned: both values, or neither when one is refused.
+
+        Args:
+            kpis: A `Kpis`.
+
+        Raises:
+            TypeError: When it is not a `Kpis`.
+            ValueError: When a total would pass 2 147 483 647.
+            RuntimeError: When the run is finished.
+        """
+        if not isinstance(kpis, Kpis):
+            raise TypeError(f"merge takes a Kpis, got {kpis!r}")
+        self._record(kpis.entries, None if kpis.seconds_saved is None else _nanoseconds(kpis.seconds_saved))
+
+    def attempt(self) -> Attempt:
+        """A try inside a retry loop: `with run.attempt() as attempt:` counts only if its block succeeds."""
+        return Attempt(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a run can't be pickled: return a Kpis from the worker and merge() it where the guard is")
+
+    def _totals(self) -> tuple[int | None, int | None]:
+        """Entries and nanoseconds so far; takes the lock to be held."""
+        return self._closed or (_used(MOST, self._entries_room), _used(MOST * _NS, self._ns_room))
+
+    def _record(self, entries: int | None, nanoseconds: int | None, *, replace: bool = False, capped: bool = False) -> None:
+        """Add to totals or replace them: all that are given, or none."""
+        with _lock:
+            if self._closed is not None:
+                raise RuntimeError(
+                    f"the run on {self._process_key!r} is finished; record before the end of its block"
+                )
+            entries_room = _take("entries", MOST, self._entries_room, entries, replace, capped)
+            self._ns_room = _take("seconds saved", MOST * _NS, self._ns_room, nanoseconds, replace, capped)
+            self._entries_room = entries_room
+
+
+class Attempt(Run):
+    """One try of a retry loop inside a run: records like a run, and counts only if its block succeeds.
+
+    `current_run()` inside the block gives the attempt.
+    """
+
+    __slots__ = ("_parent", "_token")
+
+    def __init__(self, parent: Run) -> None:
+        super().__init__(parent.process_key)
+        self._parent = parent
+        self._token: Token[Run | None] | None = None
+
+    @property
+    def run_id(self) -> int | None:
+        """Anymate's number of the run around it."""
+        return self._parent.run_id
+
+    def __enter__(self) -> Attempt:
+        if self._token is not None or self._outcome is not None:
+            raise RuntimeError("an attempt is entered once; take a new one from run.attempt() for each try")
+        self._token = current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave_context(self._token)
+        entries, nanoseconds = close(self, "succeeded" if error is None else "failed")
+        if error is None:
+            # Each recording fitted when it was made; a loop must not redo its work because their sum does not.
+            self._parent._record(entries, nanoseconds, capped=True)
+
+
+current: ContextVar[Run | None] = ContextVar("anymate_run", default=None)
+
+
+def current_run() -> Run:
+    """The run, or the attempt, of this thread or task.
+
+    A new thread has none, unless it was started in a copy of the context (`contextvars.copy_context().run`).
+
+    Raises:
+        NoCurrentRun: Outside a guard.
+    """
+    run = current.get()
+    if run is None:
+        raise NoCurrentRun(
+            "there is no current run here: call this inside `with anymate_run(...)` or a function decorated with it; "
+            "a new thread needs the run passed to it"
+        )
+    return run
+
+
+def totals(run: Run) -> tuple[int | None, int | None]:
+    """Entries and nanoseconds recorded so far."""
+    with _lock:
+        return run._totals()
+
+
+def close(run: Run, outcome: Outcome) -> tuple[int | None, int | None]:
+    """Refuse further recording and give the totals back: entries and nanoseconds."""
+    with _lock:
+        if run._closed is None:
+            run._closed = run._totals()
+            run._entries_room = run._ns_room = -1
+            run._outcome = outcome
+        return run._closed
+
+
+def set_run_id(run: Run, run_id: int) -> None:
+    """Note the number that StartRun gave."""
+    run._run_id = run_id
+
+
+def leave_context(token: Token[Run | None] | None) -> None:
+    """Put the current run back; in another context than the one it was set in there is nothing to put back."""
+    if token is not None:
+        with contextlib.suppress(ValueError):
+            current.reset(token)
+
+
+def _used(most: int, room: int) -> int | None:
+    return None if room < 0 else most - room
+
+
+def _take(what: str, most: int, room: int, amount: int | None, replace: bool, capped: bool) -> int:
+    """What is left of `room` after recording `amount`."""
+    if amount is None:
+        return room
+    before = most if replace or room < 0 else room
+    if amount > before and not capped:
+        unit = most // MOST  # 1 for entries, a second's nanoseconds for seconds
+        raise ValueError(f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more")
+    return max(0, before - amount)
