@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Token, copy_context
 from types import TracebackType
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import attrs
 
@@ -23,6 +22,9 @@ from anymate_guard._fork import in_child
 from anymate_guard._run import Outcome, Run, current, leave_context
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -136,16 +138,16 @@ class Guard:
         if _is_async(function):
 
             @functools.wraps(function)
-            async def guarded(*args: Any, **kwargs: Any) -> Any:
+            async def guarded_async(*args: Any, **kwargs: Any) -> Any:
                 async with Guard(self._process_key, self._client, self._options):
                     return await function(*args, **kwargs)
 
-        else:
+            return cast(F, guarded_async)
 
-            @functools.wraps(function)
-            def guarded(*args: Any, **kwargs: Any) -> Any:
-                with Guard(self._process_key, self._client, self._options):
-                    return function(*args, **kwargs)
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with Guard(self._process_key, self._client, self._options):
+                return function(*args, **kwargs)
 
         return cast(F, guarded)
 
@@ -224,6 +226,8 @@ class _Use:
             self._close()
 
     async def aenter(self) -> Run:
+        import asyncio
+
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
         try:
@@ -241,6 +245,8 @@ class _Use:
         if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
             self.exit(error)
             return
+        import asyncio
+
         try:
             leaving = asyncio.wrap_future(_in_thread(self._leave, self._outcome(error), error))
             cancelled = None
@@ -264,7 +270,7 @@ class _Use:
     def _outcome(self, error: BaseException | None) -> Outcome:
         if error is None:
             return "succeeded"
-        if _signals.raised(error) or isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
+        if _signals.raised(error) or isinstance(error, (KeyboardInterrupt, GeneratorExit, *_cancellations())):
             return "interrupted"
         if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
             return "succeeded"
@@ -294,6 +300,12 @@ class _Use:
             _signals.release()
 
 
+def _cancellations() -> tuple[type[BaseException], ...]:
+    """What a cancelled task raises; importing asyncio takes longer than a guarded run, so only if the program did."""
+    asyncio = sys.modules.get("asyncio")
+    return () if asyncio is None else (asyncio.CancelledError,)
+
+
 def _client_of_environment() -> AnymateClient:
     global _shared_client
     with _lock:
@@ -321,6 +333,8 @@ def _process_key(client: AnymateClient | None) -> str:
 
 def _in_thread(call: Callable[..., T], *args: object) -> Future[T]:
     """Call in a worker thread of our own, as the loop's are few and belong to the bot; at the interpreter's exit, here."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     global _executor
     context = copy_context()
     with _lock:

@@ -313,14 +313,15 @@ class Journal:
             database = self._connect(patience)
             database.execute("BEGIN IMMEDIATE")
             try:
-                if self._forgotten:
-                    database.executemany("DELETE FROM rows WHERE id = ?", list(self._forgotten))
+                forgotten = list(self._forgotten)  # another thread may add to it meanwhile
+                if forgotten:
+                    database.executemany("DELETE FROM rows WHERE id = ?", forgotten)
                 result = work(database)
                 database.execute("COMMIT")
             except BaseException:
                 database.rollback()
                 raise
-            self._forgotten.clear()
+            self._forgotten.difference_update(forgotten)
             return result
         except (sqlite3.Error, OSError) as error:
             self._unavailable(error)

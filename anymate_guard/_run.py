@@ -25,14 +25,6 @@ Outcome = Literal["succeeded", "failed", "interrupted"]
 _lock = threading.Lock()
 
 
-def _new_lock() -> None:
-    global _lock  # noqa: PLW0603  # a fork may happen while another thread holds it
-    _lock = threading.Lock()
-
-
-in_child(_new_lock)
-
-
 def _count(value: SupportsIndex) -> int:
     """Check a number of entries."""
     if isinstance(value, bool):
@@ -57,9 +49,19 @@ def _nanoseconds(value: float | timedelta) -> int:
             nanoseconds = value * _NS if isinstance(value, int) else round(float(value) * _NS)
         except (ValueError, OverflowError):  # NaN and infinity have no nanoseconds
             raise ValueError(f"seconds saved must be a finite number, got {value!r}") from None
+        if value < 0:  # by so little, maybe, that it rounds to 0
+            nanoseconds = -1
     if not 0 <= nanoseconds <= MOST * _NS:
         raise ValueError(f"seconds saved must be from 0 to {MOST}, got {value!r}")
     return nanoseconds
+
+
+def _count_or_none(value: SupportsIndex | None) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _seconds_or_none(value: float | timedelta | None) -> float | None:
+    return None if value is None else _nanoseconds(value) / _NS
 
 
 @attrs.frozen
@@ -78,10 +80,8 @@ class Kpis:
         ValueError: For a negative, infinite or NaN value, or one that is too large.
     """
 
-    entries: int | None = attrs.field(default=None, converter=attrs.converters.optional(_count))
-    seconds_saved: float | None = attrs.field(
-        default=None, converter=attrs.converters.optional(lambda value: _nanoseconds(value) / _NS)
-    )
+    entries: int | None = attrs.field(default=None, converter=_count_or_none)
+    seconds_saved: float | None = attrs.field(default=None, converter=_seconds_or_none)
 
     @property
     def whole_seconds(self) -> int | None:
@@ -276,6 +276,16 @@ class Attempt(Run):
 current: ContextVar[Run | None] = ContextVar("anymate_run", default=None)
 
 
+def _after_fork() -> None:
+    """The child is in no run: what it recorded would be lost, so it returns a Kpis. Another thread may hold the lock."""
+    global _lock
+    _lock = threading.Lock()
+    current.set(None)
+
+
+in_child(_after_fork)
+
+
 def current_run() -> Run:
     """The run, or the attempt, of this thread or task.
 
@@ -288,7 +298,7 @@ def current_run() -> Run:
     if run is None:
         raise NoCurrentRun(
             "there is no current run here: call this inside `with anymate_run(...)` or a function decorated with it; "
-            "a new thread needs the run passed to it"
+            "a new thread needs the run passed to it, and a new process returns a Kpis to the one that holds the guard"
         )
     return run
 

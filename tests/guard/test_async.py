@@ -1,0 +1,283 @@
+"""A guard in async code."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+import structlog
+
+from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
+from anymate_guard.sandbox import Sandbox
+
+
+async def until(condition: Any) -> None:
+    """Wait for something to come true, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        await asyncio.sleep(0.005)
+
+
+def finishes(sandbox: Sandbox) -> list[int]:
+    """The numbers of finished runs."""
+    return [run["runId"] for run in sandbox.runs() if run["finished"]]
+
+
+def test_async_block(sandbox: Sandbox) -> None:
+    """`async with` starts and finishes a run; current run and log context are those of its task."""
+
+    async def main() -> None:
+        async with anymate_run("invoice-intake") as run:
+            assert current_run() is run
+            assert structlog.contextvars.get_contextvars()["run_id"] == run.run_id
+            run.add_entries(2)
+            assert finishes(sandbox) == []
+        with pytest.raises(NoCurrentRun):
+            current_run()
+        assert structlog.contextvars.get_contextvars() == {}
+
+    asyncio.run(main())
+    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 2)]
+
+
+def test_two_tasks(sandbox: Sandbox) -> None:
+    """Two tasks that guard different keys each see their own run and log context, whatever the order they leave in."""
+
+    async def work(key: str, mine: asyncio.Event, other: asyncio.Event) -> None:
+        async with anymate_run(key) as run:
+            mine.set()
+            await other.wait()
+            assert current_run() is run
+            assert structlog.contextvars.get_contextvars()["process_key"] == key
+            run.add_entries(len(key))
+
+    async def main() -> None:
+        first, second = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(work("short", first, second), work("rather-long", second, first))
+
+    asyncio.run(main())
+    assert {run["processKey"]: run["overwriteEntries"] for run in sandbox.runs()} == {"short": 5, "rather-long": 11}
+
+
+@pytest.mark.parametrize("operation", ["StartRun", "FinishRun"])
+def test_the_loop_never_blocks(sandbox: Sandbox, operation: str) -> None:
+    """While Anymate takes its time, the event loop goes on with other tasks."""
+    sandbox.fail_next(operation, hang=True)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    async def wake() -> None:
+        await until(lambda: any(request["operation"] == operation for request in sandbox.requests()))
+        seen = ticks
+        await until(lambda: ticks > seen + 100)
+        sandbox.close()
+        sandbox.start()
+
+    async def main() -> None:
+        ticking, waking = asyncio.create_task(tick()), asyncio.create_task(wake())
+        async with anymate_run("invoice-intake"):
+            pass
+        await waking
+        ticking.cancel()
+
+    asyncio.run(main())
+    assert len(finishes(sandbox)) == 1
+
+
+def test_exception_in_async_block(sandbox: Sandbox) -> None:
+    """The body's exception comes out of `async with` as the same object, with no context of ours."""
+    error = ValueError("flawed")
+
+    async def main() -> None:
+        async with anymate_run("invoice-intake", report_failure=True):
+            raise error
+
+    with pytest.raises(ValueError, match="flawed") as caught:
+        asyncio.run(main())
+    assert caught.value is error
+    assert (error.__context__, error.__cause__) == (None, None)
+    assert [failure["message"] for failure in sandbox.failures()] == ["ValueError: flawed"]
+
+
+def test_refused_start_in_async_code(sandbox: Sandbox) -> None:
+    """What entering raises, `async with` raises; the guard can be used again."""
+    sandbox.close()
+    guard = anymate_run("invoice-intake", require_start=True)
+
+    async def main() -> None:
+        async with guard:
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANYMATE_DEADLINE", "0.3")
+        with pytest.raises(UnreachableError):
+            asyncio.run(main())
+    sandbox.start()
+    asyncio.run(main())
+    assert len(finishes(sandbox)) == 1
+
+
+def test_required_finish_in_async_code(sandbox: Sandbox) -> None:
+    """require_finish raises out of `async with`."""
+
+    async def main() -> None:
+        async with anymate_run("invoice-intake", require_finish=True):
+            sandbox.fail_next("FinishRun", answer={"succeeded": False, "message": "too late"})
+
+    with pytest.raises(Exception, match="too late"):
+        asyncio.run(main())
+
+
+def test_cancelled_in_the_body(sandbox: Sandbox) -> None:
+    """A task cancelled in its body is interrupted: the run is finished, and CancelledError goes on."""
+    outcomes = []
+
+    async def work(inside: asyncio.Event) -> None:
+        async with anymate_run("invoice-intake", credit_failed_runs=False) as run:
+            outcomes.append(run)
+            inside.set()
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        inside = asyncio.Event()
+        task = asyncio.create_task(work(inside))
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert (outcomes[0].outcome, sandbox.runs()[0]["overwriteEntries"]) == ("interrupted", 0)
+    assert len(finishes(sandbox)) == 1
+
+
+def test_cancelled_while_entering(sandbox: Sandbox) -> None:
+    """A task cancelled while its run is being started leaves at once; the run, once named, is finished with zeros."""
+    sandbox.fail_next("StartRun", delay=0.2)
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake"):
+            pytest.fail("the body ran")
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await until(lambda: any(request["operation"] == "StartRun" for request in sandbox.requests()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: len(finishes(sandbox)) == 1)
+
+    asyncio.run(main())
+    (run,) = sandbox.runs()
+    assert (run["overwriteEntries"], run["overwriteSecondsSaved"]) == (0, 0)
+
+
+def test_cancelled_while_joining(sandbox: Sandbox) -> None:
+    """A task cancelled while it waits to join a run leaves the others' run alone."""
+    sandbox.fail_next("StartRun", delay=0.2)
+
+    async def work(number: int) -> None:
+        async with anymate_run("invoice-intake") as run:
+            run.add_entries(number)
+
+    async def main() -> None:
+        first = asyncio.create_task(work(1))
+        await until(lambda: any(request["operation"] == "StartRun" for request in sandbox.requests()))
+        second = asyncio.create_task(work(2))
+        await asyncio.sleep(0)
+        second.cancel()
+        await first
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        await until(lambda: len(finishes(sandbox)) == 1)
+
+    asyncio.run(main())
+    assert sandbox.runs()[0]["overwriteEntries"] == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_cancelled_while_finishing(sandbox: Sandbox, times: int) -> None:
+    """A task cancelled, even repeatedly, while its run is being finished completes that first; then CancelledError."""
+    sandbox.fail_next("FinishRun", delay=0.2)
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake") as run:
+            run.add_entries(1)
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await until(lambda: any(request["operation"] == "FinishRun" for request in sandbox.requests()))
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(finishes(sandbox)) == 1
+
+    asyncio.run(main())
+
+
+def test_cancelled_while_finishing_a_failed_body(sandbox: Sandbox) -> None:
+    """A task cancelled while the run of its failed body is being finished raises the body's own exception."""
+    sandbox.fail_next("FinishRun", delay=0.2)
+    error = ValueError("flawed")
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake"):
+            raise error
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await until(lambda: any(request["operation"] == "FinishRun" for request in sandbox.requests()))
+        task.cancel()
+        with pytest.raises(ValueError, match="flawed") as caught:
+            await task
+        assert caught.value is error
+
+    asyncio.run(main())
+    assert len(finishes(sandbox)) == 1
+
+
+def test_closed_coroutine(sandbox: Sandbox) -> None:
+    """A coroutine that is closed in its body can't await, and its run is finished all the same."""
+    runs = []
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake") as run:
+            runs.append(run)
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        coroutine = work()
+        entering = coroutine.send(None)
+        await until(entering.done)
+        coroutine.send(None)
+        coroutine.close()
+        assert len(finishes(sandbox)) == 1
+
+    asyncio.run(main())
+    assert runs[0].outcome == "interrupted"
+
+
+def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:
+    """An async generator with a guard inside, closed in another context than it was entered in, finishes quietly."""
+
+    async def pages() -> Any:
+        async with anymate_run("invoice-intake"):
+            yield 1
+
+    async def main() -> None:
+        generator = pages()
+        await asyncio.create_task(anext(generator))
+        await generator.aclose()
+
+    asyncio.run(main())
+    assert len(finishes(sandbox)) == 1

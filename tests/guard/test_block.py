@@ -1,0 +1,400 @@
+"""A guard around a block: what is sent, and what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from anymate_guard import (
+    AnymateClient,
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    Kpis,
+    NotOkToRun,
+    Settings,
+    UnreachableError,
+    anymate_run,
+    current_run,
+)
+from anymate_guard.sandbox import Sandbox
+
+
+def only_run(sandbox: Sandbox) -> Any:
+    """The one run that the sandbox has seen."""
+    (run,) = sandbox.runs()
+    return run
+
+
+def calls(sandbox: Sandbox) -> list[str]:
+    """The operations that were called, but for the token."""
+    return [str(request["operation"]) for request in sandbox.requests() if request["operation"] != "token"]
+
+
+@pytest.fixture(name="hasty")
+def _hasty(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Sandbox:
+    """The sandbox, for guards that give up soon."""
+    monkeypatch.setenv("ANYMATE_TIMEOUT", "0.3")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "0.5")
+    return sandbox
+
+
+def test_start_and_finish(sandbox: Sandbox) -> None:
+    """A block is one run: StartRun on entry, FinishRun with what was recorded on exit."""
+    with anymate_run("invoice-intake") as run:
+        assert only_run(sandbox)["runId"] == run.run_id
+        assert not only_run(sandbox)["finished"]
+        assert run.outcome is None
+        run.add_entries(3)
+        run.add_seconds_saved(42.5)
+    assert only_run(sandbox)["finished"]
+    assert (only_run(sandbox)["overwriteEntries"], only_run(sandbox)["overwriteSecondsSaved"]) == (3, 43)
+    assert calls(sandbox) == ["StartRun", "FinishRun"]
+    assert run.outcome == "succeeded"
+
+
+def test_unrecorded_kpis_are_not_sent(sandbox: Sandbox) -> None:
+    """What was never recorded is not sent, so that Anymate's defaults apply; a recorded 0 is sent as 0."""
+    with anymate_run("invoice-intake"):
+        pass
+    with anymate_run("mail-sorting") as run:
+        run.add_entries(0)
+        run.add_seconds_saved(0)
+    bodies = [request["body"] for request in sandbox.requests() if request["operation"] == "FinishRun"]
+    assert "overwrite" not in str(bodies[0])
+    assert [sandbox.runs()[1][name] for name in ("overwriteEntries", "overwriteSecondsSaved")] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ValueError("flawed"), "failed"),
+        (SystemExit(3), "failed"),
+        (SystemExit("flawed"), "failed"),
+        (SystemExit(0), "succeeded"),
+        (SystemExit(None), "succeeded"),
+        (KeyboardInterrupt(), "interrupted"),
+        (GeneratorExit(), "interrupted"),
+        (BaseException("odd"), "failed"),
+    ],
+)
+def test_any_end_finishes_the_run(sandbox: Sandbox, error: BaseException, outcome: str) -> None:
+    """Whatever ends the body, the run is finished, and the very same exception comes out without any context of ours."""
+    with pytest.raises(type(error)) as caught, anymate_run("invoice-intake") as run:
+        run.add_entries(2)
+        raise error
+    assert caught.value is error
+    assert (error.__context__, error.__cause__) == (None, None)
+    assert (only_run(sandbox)["finished"], only_run(sandbox)["overwriteEntries"], run.outcome) == (True, 2, outcome)
+
+
+def test_broken_off_generator(sandbox: Sandbox) -> None:
+    """A generator with a guard inside that is left early finishes its run as interrupted."""
+    runs = []
+
+    def pages() -> Iterator[int]:
+        with anymate_run("invoice-intake") as run:
+            runs.append(run)
+            yield 1
+
+    generator = pages()
+    next(generator)
+    generator.close()
+    assert (only_run(sandbox)["finished"], runs[0].outcome) == (True, "interrupted")
+
+
+@pytest.mark.parametrize("recorded", [Kpis(), Kpis(5)])
+def test_no_credit_for_a_failed_run(sandbox: Sandbox, recorded: Kpis) -> None:
+    """credit_failed_runs=False sends 0 for each KPI that a failed run did not record."""
+    with contextlib.suppress(ValueError), anymate_run("invoice-intake", credit_failed_runs=False) as run:
+        run.merge(recorded)
+        raise ValueError
+    run_at_server = only_run(sandbox)
+    assert (run_at_server["overwriteEntries"], run_at_server["overwriteSecondsSaved"]) == (recorded.entries or 0, 0)
+
+
+def test_credit_for_a_run_that_succeeded(sandbox: Sandbox) -> None:
+    """credit_failed_runs=False changes nothing for a run that succeeded."""
+    with anymate_run("invoice-intake", credit_failed_runs=False):
+        pass
+    assert only_run(sandbox)["overwriteEntries"] is None
+
+
+def test_failure_is_reported_after_the_finish(sandbox: Sandbox) -> None:
+    """report_failure calls Failure after FinishRun, with the exception in a short message."""
+    with contextlib.suppress(ValueError), anymate_run("invoice-intake", report_failure=True):
+        raise ValueError("no VAT number")
+    assert calls(sandbox) == ["StartRun", "FinishRun", "Failure"]
+    assert [failure["message"] for failure in sandbox.failures()] == ["ValueError: no VAT number"]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), SystemExit(0)])
+def test_only_failures_are_reported(sandbox: Sandbox, error: BaseException | None) -> None:
+    """report_failure says nothing of a run that succeeded or was interrupted."""
+    with contextlib.suppress(KeyboardInterrupt, SystemExit), anymate_run("invoice-intake", report_failure=True):
+        if error:
+            raise error
+    assert sandbox.failures() == []
+
+
+def test_failure_that_can_not_be_reported(hasty: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A Failure that Anymate refuses is a warning, and the body's exception comes out."""
+    hasty.fail_next("Failure", status=403, body="not yours")
+    with pytest.raises(ValueError, match="flawed"), anymate_run("invoice-intake", report_failure=True):
+        raise ValueError("flawed")
+    assert "anymate.failure_unreported" in caplog.text
+    assert "not yours" in caplog.text
+
+
+def test_ok_to_run(sandbox: Sandbox) -> None:
+    """check_ok_to_run asks first, and starts when the answer is yes."""
+    with anymate_run("invoice-intake", check_ok_to_run=True):
+        pass
+    assert calls(sandbox) == ["OkToRun", "StartRun", "FinishRun"]
+
+
+def test_not_ok_to_run(sandbox: Sandbox) -> None:
+    """A process that was stopped raises NotOkToRun with the facts; nothing is started, the body does not run."""
+    sandbox.set_process("invoice-intake", stopped=True)
+    with (
+        pytest.raises(NotOkToRun, match="'invoice-intake' is not OK to run: the process is stopped") as caught,
+        anymate_run("invoice-intake", check_ok_to_run=True),
+    ):
+        pytest.fail("the body ran")
+    assert (caught.value.gate_open, caught.value.tasks_available, caught.value.not_blocked_date) == (False, False, True)
+    assert calls(sandbox) == ["OkToRun"]
+
+
+@pytest.mark.parametrize("fault", [{"status": 404}, {"answer": {"okToRun": "maybe"}}, {"status": 503, "times": 9}])
+def test_ok_to_run_can_not_be_asked(hasty: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]) -> None:
+    """When OkToRun gives no answer, the guard warns and goes on."""
+    hasty.fail_next("OkToRun", **fault)
+    with anymate_run("invoice-intake", check_ok_to_run=True):
+        pass
+    assert only_run(hasty)["finished"]
+    assert "anymate.start_unchecked" in caplog.text
+
+
+def test_ok_to_run_is_required(hasty: Sandbox) -> None:
+    """With require_start, an OkToRun that gives no answer raises, and nothing is started."""
+    hasty.fail_next("OkToRun", status=404)
+    with (
+        pytest.raises(ApiError, match="OkToRun was refused"),
+        anymate_run("invoice-intake", check_ok_to_run=True, require_start=True),
+    ):
+        pytest.fail("the body ran")
+    assert hasty.runs() == []
+
+
+def test_adopted_run(sandbox: Sandbox) -> None:
+    """run_id adopts a run that is open already: no StartRun, but FinishRun on exit."""
+    client = AnymateClient(Settings.from_env())
+    run_id = client.start_run("invoice-intake")
+    with anymate_run("invoice-intake", run_id=run_id) as run:
+        assert run.run_id == run_id
+        run.add_entries(1)
+    assert calls(sandbox) == ["StartRun", "FinishRun"]
+    assert only_run(sandbox)["overwriteEntries"] == 1
+
+
+@pytest.mark.parametrize(("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)])
+def test_run_id_that_can_not_be_one(run_id: Any, kind: type[Exception]) -> None:
+    """A run_id that is no whole number from 1 is refused by name."""
+    with pytest.raises(kind, match=f"run_id must be .*{run_id!r}"):
+        anymate_run("invoice-intake", run_id=run_id)
+
+
+def test_own_client(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """A guard with a client of its own needs no environment, and takes the process key from the client's settings."""
+    environ = {**sandbox.environ, "ANYMATE_PROCESS_KEY": "invoice-intake", "ANYMATE_STATE_DIR": str(tmp_path)}
+    for name in sandbox.environ:
+        monkeypatch.delenv(name)
+    with AnymateClient(Settings.from_env(environ)) as client, anymate_run(client=client) as run:
+        assert run.process_key == "invoice-intake"
+    assert only_run(sandbox)["finished"]
+
+
+def test_client_that_is_none(sandbox: Sandbox) -> None:
+    """Something else than a client is refused at once, by name."""
+    with pytest.raises(TypeError, match="client must be an AnymateClient, got Settings"):
+        anymate_run("invoice-intake", client=Settings.from_env())  # type: ignore[call-overload]
+
+
+def test_process_key_of_the_environment(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that names no process key takes ANYMATE_PROCESS_KEY at entry, not when it is made."""
+    guard = anymate_run()
+    with pytest.raises(ConfigurationError, match="ANYMATE_PROCESS_KEY: is missing"), guard:
+        pytest.fail("the body ran")
+    monkeypatch.setenv("ANYMATE_PROCESS_KEY", "mail-sorting")
+    with guard as run:
+        assert run.process_key == "mail-sorting"
+    assert only_run(sandbox)["processKey"] == "mail-sorting"
+
+
+@pytest.mark.parametrize("key", ["", " \t", "a\nb", "a\x00", ".", "..", 5, "\ud800"])
+def test_process_key_that_can_not_be_one(key: Any) -> None:
+    """A process key that can't be one segment of a path is refused when the guard is made."""
+    with pytest.raises(ConfigurationError, match="process_key: "):
+        anymate_run(key)
+
+
+def test_settings_missing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without settings, entering lists every missing variable at once and the body does not run."""
+    for name in sandbox.environ:
+        monkeypatch.delenv(name)
+    with pytest.raises(ConfigurationError, match="(?s)CLIENT_ID.*CLIENT_SECRET.*USERNAME.*PASSWORD"):
+        with anymate_run("invoice-intake"):
+            pytest.fail("the body ran")
+
+
+def test_refused_start(hasty: Sandbox) -> None:
+    """A StartRun that Anymate refuses raises, the body does not run, and there is nothing to finish."""
+    hasty.fail_next("StartRun", status=404)
+    hasty.fail_next("StartOrGetRun", status=404)
+    with pytest.raises(ApiError, match="no process 'invoice-intake'"), anymate_run("invoice-intake"):
+        pytest.fail("the body ran")
+    with anymate_run("invoice-intake"):
+        pass
+    assert only_run(hasty)["finished"]
+
+
+def test_refused_credentials(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong credentials raise AuthenticationError, naming the variables to check, and the body does not run."""
+    monkeypatch.setenv("ANYMATE_PASSWORD", "wrong")
+    with pytest.raises(AuthenticationError, match="ANYMATE_PASSWORD") as caught, anymate_run("invoice-intake"):
+        pytest.fail("the body ran")
+    assert "wrong" not in str(caught.value)
+
+
+def test_unreachable_start(hasty: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """When Anymate is unreachable, the body runs without a run, with one warning; on leaving the run is made up for."""
+    hasty.fail_next("StartRun", status=503, body="down for maintenance", times=9)
+    with anymate_run("invoice-intake") as run:
+        assert run.run_id is None
+        assert caplog.text.count("anymate.start_deferred") == 1
+        assert "down for maintenance" in caplog.text
+        run.add_entries(4)
+        hasty.reset()
+    assert (only_run(hasty)["finished"], only_run(hasty)["overwriteEntries"]) == (True, 4)
+    assert run.run_id == only_run(hasty)["runId"]
+
+
+def test_required_start(hasty: Sandbox) -> None:
+    """With require_start, an unreachable Anymate raises and the body does not run."""
+    hasty.close()
+    with (
+        pytest.raises(UnreachableError, match="token got no usable answer.*refused"),
+        anymate_run("invoice-intake", require_start=True),
+    ):
+        pytest.fail("the body ran")
+
+
+def test_undelivered_finish(hasty: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A finish that can't be delivered is logged and kept; the next guard delivers it before its own start."""
+    with anymate_run("invoice-intake") as run:
+        run.add_entries(4)
+        hasty.close()
+    assert "anymate.finish_stored" in caplog.text
+    hasty.start()
+    assert not only_run(hasty)["finished"]
+    with anymate_run("mail-sorting"):
+        assert (hasty.runs()[0]["finished"], hasty.runs()[0]["overwriteEntries"]) == (True, 4)
+    assert calls(hasty) == ["StartRun", "FinishRun", "StartRun", "FinishRun"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"status": 503, "times": 9}, UnreachableError),
+        ({"status": 403}, ApiError),
+        ({"answer": {"succeeded": False, "message": "too late"}}, ApiError),
+    ],
+)
+def test_required_finish(hasty: Sandbox, fault: dict[str, Any], kind: type[Exception]) -> None:
+    """With require_finish, a finish that can't be delivered raises, if the body had succeeded."""
+    with pytest.raises(kind), anymate_run("invoice-intake", require_finish=True):
+        hasty.fail_next("FinishRun", **fault)
+
+
+def test_required_finish_of_a_failed_body(hasty: Sandbox) -> None:
+    """With require_finish, a body that failed keeps its own exception."""
+    error = ValueError("flawed")
+    with pytest.raises(ValueError, match="flawed") as caught, anymate_run("invoice-intake", require_finish=True):
+        hasty.fail_next("FinishRun", status=403)
+        raise error
+    assert caught.value is error
+    assert error.__context__ is None
+
+
+def test_disabled(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """ANYMATE_DISABLED=1 records and logs, calls nothing, and needs no credentials."""
+    for name in sandbox.environ:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("ANYMATE_DISABLED", "1")
+    with caplog.at_level(logging.INFO), anymate_run("invoice-intake", run_id=7, require_start=True) as run:
+        with anymate_run("invoice-intake", require_start=True) as inner:
+            inner.add_entries(2)
+    assert (run.run_id, run.kpis, run.outcome) == (7, Kpis(2), "succeeded")
+    assert sandbox.requests() == []
+    assert "anymate.run_finished process_key=invoice-intake" in caplog.text
+
+
+def test_disabled_body_that_fails(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disabled guard lets the body's exception through, too."""
+    monkeypatch.setenv("ANYMATE_DISABLED", "1")
+    with pytest.raises(ValueError, match="flawed"), anymate_run("invoice-intake", report_failure=True):
+        raise ValueError("flawed")
+    assert sandbox.requests() == []
+
+
+def test_one_guard_entered_twice(sandbox: Sandbox) -> None:
+    """Entering one guard object twice at the same time is refused; using it again afterwards is fine."""
+    guard = anymate_run("invoice-intake")
+    with guard, pytest.raises(RuntimeError, match=r"anymate_run\('invoice-intake'\).* is entered already"), guard:
+        pytest.fail("the body ran")
+    with guard:
+        pass
+    assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+def test_left_but_not_entered() -> None:
+    """Leaving a guard that was not entered is refused."""
+    with pytest.raises(RuntimeError, match="was not entered"):
+        anymate_run("invoice-intake").__exit__(None, None, None)
+
+
+def test_log_context(sandbox: Sandbox) -> None:
+    """In the body process_key and run_id are bound for the bot's own lines; what was bound before is back afterwards."""
+    import structlog
+
+    with structlog.contextvars.bound_contextvars(process_key="mine", other="kept"):
+        with contextlib.suppress(ValueError), anymate_run("invoice-intake") as run:
+            bound = structlog.contextvars.get_contextvars()
+            assert bound == {"process_key": "invoice-intake", "run_id": run.run_id, "other": "kept"}
+            raise ValueError
+        assert structlog.contextvars.get_contextvars() == {"process_key": "mine", "other": "kept"}
+
+
+def test_current_run_follows_the_block(sandbox: Sandbox) -> None:
+    """current_run gives the innermost guard's run; a new thread has none unless it runs in a copy of the context."""
+    seen: list[str] = []
+
+    def look() -> None:
+        try:
+            seen.append(current_run().process_key)
+        except LookupError:
+            seen.append("none")
+
+    with anymate_run("outer") as outer:
+        with anymate_run("inner") as inner:
+            assert current_run() is inner
+        assert current_run() is outer
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    assert seen == ["none"]

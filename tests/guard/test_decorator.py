@@ -1,0 +1,233 @@
+"""A guard around functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+
+from anymate_guard import Kpis, anymate_run, current_run
+from anymate_guard.sandbox import Sandbox
+
+
+def test_function(sandbox: Sandbox) -> None:
+    """A decorated function is one run a call, and its result and arguments are its own."""
+
+    @anymate_run("invoice-intake")
+    def work(first: int, *, second: int = 2) -> int:
+        current_run().add_entries(first)
+        return first + second
+
+    assert work(3, second=4) == 7
+    assert work(1) == 3
+    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 3), (True, 1)]
+
+
+def test_function_that_raises(sandbox: Sandbox) -> None:
+    """The exception of a decorated function comes out as the same object."""
+    error = ValueError("flawed")
+
+    @anymate_run("invoice-intake")
+    def work() -> None:
+        raise error
+
+    with pytest.raises(ValueError, match="flawed") as caught:
+        work()
+    assert caught.value is error
+    assert [run["finished"] for run in sandbox.runs()] == [True]
+
+
+def test_bare_decorator(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare @anymate_run takes the process key from the environment at each call; decorating sends nothing."""
+
+    @anymate_run
+    def work() -> str:
+        return current_run().process_key
+
+    @anymate_run
+    async def work_async() -> str:
+        return current_run().process_key
+
+    assert sandbox.requests() == []
+    monkeypatch.setenv("ANYMATE_PROCESS_KEY", "from-environment")
+    assert work() == "from-environment"
+    monkeypatch.setenv("ANYMATE_PROCESS_KEY", "changed")
+    assert asyncio.run(work_async()) == "changed"
+    assert [run["processKey"] for run in sandbox.runs()] == ["from-environment", "changed"]
+
+
+def test_name_and_signature() -> None:
+    """Decorated functions keep name, docstring and signature, and async ones stay coroutine functions."""
+
+    @anymate_run("invoice-intake")
+    def work(first: int, *, second: str = "x") -> bool:
+        """Do the work."""
+        return bool(first) and bool(second)
+
+    @anymate_run("invoice-intake")
+    async def work_async() -> None: ...
+
+    assert (work.__name__, work.__doc__) == ("work", "Do the work.")
+    assert str(inspect.signature(work)) == "(first: 'int', *, second: 'str' = 'x') -> 'bool'"
+    assert inspect.iscoroutinefunction(work_async)
+
+
+def test_methods(sandbox: Sandbox) -> None:
+    """Methods, class methods and static methods can be decorated, in either order of the decorators."""
+
+    class Bot:
+        name = "bot"
+
+        @anymate_run("method")
+        def method(self) -> str:
+            return self.name
+
+        @classmethod
+        @anymate_run("classmethod")
+        def class_method(cls) -> str:
+            return cls.name
+
+        @anymate_run("classmethod-inside")
+        @classmethod
+        def class_method_inside(cls) -> str:
+            return cls.name
+
+        @anymate_run("staticmethod")
+        @staticmethod
+        def static_method() -> str:
+            return "static"
+
+        @anymate_run("coroutine-method")
+        async def coroutine_method(self) -> str:
+            return self.name
+
+    bot = Bot()
+    results = [bot.method(), bot.class_method(), bot.class_method_inside(), bot.static_method()]
+    results.append(asyncio.run(bot.coroutine_method()))
+    assert results == ["bot", "bot", "bot", "static", "bot"]
+    assert all(run["finished"] for run in sandbox.runs())
+    assert len(sandbox.runs()) == 5
+
+
+def test_callable_objects(sandbox: Sandbox) -> None:
+    """An object whose __call__ is a coroutine function is awaited inside its run; so is a partial of one."""
+
+    class Work:
+        async def __call__(self) -> int:
+            await asyncio.sleep(0)
+            current_run().add_entries(1)
+            return 5
+
+    assert asyncio.run(anymate_run("invoice-intake")(Work())()) == 5
+    assert asyncio.run(anymate_run("invoice-intake")(partial(Work().__call__))()) == 5
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [1, 1]
+
+
+def test_generator_functions_are_refused() -> None:
+    """Generator functions are refused, as their run would end before their body began; the error says what to do."""
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    async def async_generator() -> AsyncIterator[int]:
+        yield 1
+
+    class Pages:
+        def __call__(self) -> Iterator[int]:
+            yield 1
+
+    for function in (generator, async_generator, Pages(), partial(generator)):
+        with pytest.raises(TypeError, match="use `with anymate_run"):
+            anymate_run("invoice-intake")(function)
+
+
+def test_classes_are_refused() -> None:
+    """A class is refused, as decorating it would guard no work."""
+
+    class Bot: ...
+
+    with pytest.raises(TypeError, match="decorate the method"):
+        anymate_run("invoice-intake")(Bot)
+
+
+def test_recursion(sandbox: Sandbox) -> None:
+    """A decorated function that calls itself is one run: the inner calls join, and the outermost one finishes it."""
+
+    @anymate_run("invoice-intake")
+    def work(depth: int) -> None:
+        current_run().add_entries(1)
+        if depth:
+            work(depth - 1)
+            assert not sandbox.runs()[0]["finished"]
+
+    work(3)
+    (run,) = sandbox.runs()
+    assert (run["finished"], run["overwriteEntries"]) == (True, 4)
+    assert [request["operation"] for request in sandbox.requests()].count("FinishRun") == 1
+
+
+@pytest.mark.parametrize("first_in_is_first_out", [True, False])
+def test_eight_threads(sandbox: Sandbox, first_in_is_first_out: bool) -> None:
+    """Eight threads in one decorated function share its run, whatever the order they leave in; it is finished once."""
+    inside = threading.Barrier(8)
+    leave = [threading.Event() for _ in range(8)]
+
+    @anymate_run("invoice-intake")
+    def work(number: int) -> int | None:
+        current_run().add_entries(number)
+        inside.wait(10)
+        assert leave[number].wait(10)
+        return current_run().run_id
+
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(work, number) for number in range(8)]
+        order = range(8) if first_in_is_first_out else reversed(range(8))
+        for number in order:
+            assert not sandbox.runs() or not sandbox.runs()[0]["finished"]
+            leave[number].set()
+            futures[number].result(10)
+    (run,) = sandbox.runs()
+    assert (run["finished"], run["overwriteEntries"]) == (True, 28)
+    assert [request["operation"] for request in sandbox.requests()].count("FinishRun") == 1
+
+
+def test_gathered_tasks(sandbox: Sandbox) -> None:
+    """Gathered calls of one decorated coroutine function share its run, and each sees its own context."""
+
+    @anymate_run("invoice-intake")
+    async def work(number: int) -> int:
+        with current_run().attempt() as attempt:
+            await asyncio.sleep(0.001 * (8 - number))
+            assert current_run() is attempt
+            current_run().add_entries(number)
+        return number
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(work(number) for number in range(8)))
+
+    assert asyncio.run(main()) == list(range(8))
+    (run,) = sandbox.runs()
+    assert (run["finished"], run["overwriteEntries"]) == (True, 28)
+
+
+def test_own_keys_in_threads(sandbox: Sandbox) -> None:
+    """Guards on different process keys in eight threads at once are runs of their own, each with its own KPIs."""
+    inside = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            with anymate_run(f"process-{number}") as run:
+                inside.wait(10)
+                run.merge(Kpis(number, number))
+                assert current_run() is run
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    credited = sorted((run["processKey"], run["overwriteEntries"]) for run in sandbox.runs())
+    assert credited == sorted((f"process-{number}", number) for number in range(8) for _ in range(5))
+    assert all(run["finished"] for run in sandbox.runs())
