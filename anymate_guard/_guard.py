@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextvars import Token, copy_context
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -19,7 +19,7 @@ from anymate_guard import _delivery, _log, _signals
 from anymate_guard._client import AnymateClient
 from anymate_guard._delivery import Options, Shared
 from anymate_guard._fork import in_child
-from anymate_guard._run import Outcome, Run, current, leave_context
+from anymate_guard._run import Outcome, Run, Scope
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
 
@@ -206,8 +206,7 @@ class _Use:
         self._options = options
         self._process = os.getpid()
         self._shared: Shared | None = None
-        self._token: Token[Run | None] | None = None
-        self._bound: _log.Bound = {}
+        self._scope: Scope | None = None
         self._holds_signals = False
 
     def enter(self) -> Run:
@@ -263,8 +262,8 @@ class _Use:
 
     def _open(self, shared: Shared) -> Run:
         self._shared = shared
-        self._bound = _log.bind(process_key=self._process_key, run_id=shared.run.run_id)
-        self._token = current.set(shared.run)
+        bound = _log.bind(process_key=self._process_key, run_id=shared.run.run_id)
+        self._scope = Scope(shared.run, lambda: _log.unbind(bound))
         return shared.run
 
     def _outcome(self, error: BaseException | None) -> Outcome:
@@ -287,8 +286,8 @@ class _Use:
             _delivery.leave(entering.result(), "interrupted", no_credit, "")
 
     def _close(self) -> None:
-        leave_context(self._token)
-        _log.unbind(self._bound)
+        if self._scope is not None:
+            self._scope.leave()
         self._release_signals()
 
     def _hold_signals(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from contextvars import ContextVar, Token
+from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import timedelta
 from numbers import Real
 from operator import index
@@ -245,12 +245,12 @@ class Attempt(Run):
     `current_run()` inside the block gives the attempt.
     """
 
-    __slots__ = ("_parent", "_token")
+    __slots__ = ("_parent", "_scope")
 
     def __init__(self, parent: Run) -> None:
         super().__init__(parent.process_key)
         self._parent = parent
-        self._token: Token[Run | None] | None = None
+        self._scope: Scope | None = None
 
     @property
     def run_id(self) -> int | None:
@@ -258,29 +258,60 @@ class Attempt(Run):
         return self._parent.run_id
 
     def __enter__(self) -> Attempt:
-        if self._token is not None or self._outcome is not None:
+        if self._scope is not None:
             raise RuntimeError("an attempt is entered once; take a new one from run.attempt() for each try")
-        self._token = current.set(self)
+        self._scope = Scope(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leave_context(self._token)
+        if self._scope is not None:
+            self._scope.leave()
         entries, nanoseconds = close(self, "succeeded" if error is None else "failed")
         if error is None:
             # Each recording fitted when it was made; a loop must not redo its work because their sum does not.
             self._parent._record(entries, nanoseconds, capped=True)
 
 
-current: ContextVar[Run | None] = ContextVar("anymate_run", default=None)
+class Scope:
+    """Where a run, or an attempt, is the current one: from here on in this thread or task, until it is left.
+
+    Args:
+        run: What `current_run()` gives.
+        undo: Called when the scope is left, to put back what else was set with it.
+    """
+
+    __slots__ = ("_outer", "_undo", "run")
+
+    def __init__(self, run: Run, undo: Callable[[], None] = lambda: None) -> None:
+        self.run = run
+        self._undo = undo
+        self._outer = _current.get()
+        _current.set(self)
+
+    def leave(self) -> None:
+        """Put things back as they were, in whatever order scopes are left; elsewhere than in its own context, do nothing."""
+        scope = _current.get()
+        if scope is self:
+            _current.set(self._outer)
+            self._undo()
+            return
+        while scope is not None:
+            if scope._outer is self:  # left before the one inside it, which then goes back to what was before both
+                scope._outer, scope._undo = self._outer, self._undo
+                return
+            scope = scope._outer
+
+
+_current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
 
 
 def _after_fork() -> None:
     """The child is in no run: what it recorded would be lost, so it returns a Kpis. Another thread may hold the lock."""
     global _lock
     _lock = threading.Lock()
-    current.set(None)
+    _current.set(None)
 
 
 in_child(_after_fork)
@@ -294,13 +325,13 @@ def current_run() -> Run:
     Raises:
         NoCurrentRun: Outside a guard.
     """
-    run = current.get()
-    if run is None:
+    scope = _current.get()
+    if scope is None:
         raise NoCurrentRun(
             "there is no current run here: call this inside `with anymate_run(...)` or a function decorated with it; "
             "a new thread needs the run passed to it, and a new process returns a Kpis to the one that holds the guard"
         )
-    return run
+    return scope.run
 
 
 def totals(run: Run) -> tuple[int | None, int | None]:
@@ -322,13 +353,6 @@ def close(run: Run, outcome: Outcome) -> tuple[int | None, int | None]:
 def set_run_id(run: Run, run_id: int) -> None:
     """Note the number that StartRun gave."""
     run._run_id = run_id
-
-
-def leave_context(token: Token[Run | None] | None) -> None:
-    """Put the current run back; in another context than the one it was set in there is nothing to put back."""
-    if token is not None:
-        with contextlib.suppress(ValueError):
-            current.reset(token)
 
 
 def _used(most: int, room: int) -> int | None:

@@ -1,0 +1,199 @@
+"""Several guards in one run: each keeps its own options for its own body, and the last one out finishes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import structlog
+
+from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
+from anymate_guard.sandbox import Sandbox
+
+
+def operations(sandbox: Sandbox) -> list[str]:
+    """What was called, but for the token."""
+    return [str(request["operation"]) for request in sandbox.requests() if request["operation"] != "token"]
+
+
+@contextlib.contextmanager
+def failing(**options: Any) -> Iterator[None]:
+    """A guard whose body fails, on the process key of all tests here."""
+    with contextlib.suppress(ValueError), anymate_run("invoice-intake", **options):
+        yield
+        raise ValueError("flawed")
+
+
+def test_same_run(sandbox: Sandbox) -> None:
+    """A guard on a process key that is open already joins its run: same Run, one StartRun, one FinishRun."""
+    with anymate_run("invoice-intake") as outer:
+        with anymate_run("invoice-intake", check_ok_to_run=True) as inner:
+            assert inner is outer
+            inner.add_entries(1)
+        outer.add_entries(1)
+    assert operations(sandbox) == ["StartRun", "FinishRun"]
+    assert sandbox.runs()[0]["overwriteEntries"] == 2
+
+
+def test_left_in_the_order_of_entering(sandbox: Sandbox) -> None:
+    """The guard that was entered first may be left first; the run stays open until the last one is out."""
+    first, second = anymate_run("invoice-intake"), anymate_run("invoice-intake")
+    first.__enter__()
+    run = second.__enter__()
+    first.__exit__(None, None, None)
+    assert (run.outcome, sandbox.runs()[0]["finished"]) == (None, False)
+    run.add_entries(5)
+    second.__exit__(None, None, None)
+    assert (run.outcome, sandbox.runs()[0]["overwriteEntries"]) == ("succeeded", 5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "outcome"),
+    [
+        ([None, None], "succeeded"),
+        ([KeyboardInterrupt, None], "interrupted"),
+        ([None, ValueError], "failed"),
+        ([ValueError, KeyboardInterrupt], "failed"),
+        ([KeyboardInterrupt, ValueError], "failed"),
+    ],
+)
+def test_worst_outcome_counts(sandbox: Sandbox, errors: list[type[BaseException] | None], outcome: str) -> None:
+    """The run failed if any of its guards failed, else was interrupted if any was."""
+    with contextlib.ExitStack() as stack:
+        guards = [anymate_run("invoice-intake") for _ in errors]
+        runs = [guard.__enter__() for guard in guards]
+        for guard, error in zip(guards, errors, strict=True):
+            stack.callback(guard.__exit__, error, error and error(), None)
+    assert runs[0].outcome == outcome
+
+
+def test_zeros_only_if_every_guard_wants_them(sandbox: Sandbox) -> None:
+    """Zeros are sent only when every guard in the run failed or was interrupted, and asked for that."""
+    with failing(credit_failed_runs=False), failing(credit_failed_runs=False):
+        pass
+    with failing(credit_failed_runs=False), failing():
+        pass
+    with anymate_run("invoice-intake", credit_failed_runs=False), failing(credit_failed_runs=False):
+        pass
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [0, None, None]
+
+
+def test_failure_of_an_inner_guard(sandbox: Sandbox) -> None:
+    """A guard that failed and asked for it has its failure reported, after the last one out has finished the run."""
+    with anymate_run("invoice-intake"):
+        with failing(report_failure=True):
+            pass
+        assert sandbox.failures() == []
+    assert operations(sandbox) == ["StartRun", "FinishRun", "Failure"]
+
+
+def test_failure_that_nobody_asked_to_report(sandbox: Sandbox) -> None:
+    """A guard that asked for reports but did not fail reports no failure of another one."""
+    with anymate_run("invoice-intake", report_failure=True), failing():
+        pass
+    assert sandbox.failures() == []
+
+
+def test_required_finish_binds_the_last_one(sandbox: Sandbox) -> None:
+    """require_finish binds the guard that is the last one out; one that leaves others behind has nothing to deliver."""
+    with anymate_run("invoice-intake"):
+        with anymate_run("invoice-intake", require_finish=True):
+            sandbox.fail_next("FinishRun", status=403)
+    assert not sandbox.runs()[0]["finished"]
+
+
+def test_joining_a_run_without_an_id(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that requires a start refuses to join a run that Anymate does not know yet; others join it."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "0.3")
+    sandbox.close()
+    with anymate_run("invoice-intake") as run:
+        with anymate_run("invoice-intake") as joined:
+            assert joined is run
+        with (
+            pytest.raises(UnreachableError, match="not started yet"),
+            anymate_run("invoice-intake", require_start=True),
+        ):
+            pytest.fail("the body ran")
+        sandbox.start()
+    assert sandbox.runs()[0]["finished"]
+
+
+def test_other_user_is_another_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards of another address or user never join, even on the same process key."""
+    with AnymateClient(Settings.from_env()) as client:
+        monkeypatch.setenv("ANYMATE_DISABLED", "1")
+        monkeypatch.setenv("ANYMATE_USERNAME", "another")
+        with anymate_run("invoice-intake") as mine, anymate_run("invoice-intake", client=client) as other:
+            assert mine is not other
+
+
+def test_adopting_the_open_run(sandbox: Sandbox) -> None:
+    """Adopting the run that this program has open joins it; adopting another one is a run of its own."""
+    with anymate_run("invoice-intake") as run:
+        assert run.run_id is not None
+        with anymate_run("invoice-intake", run_id=run.run_id) as same:
+            assert same is run
+        with anymate_run("invoice-intake", run_id=run.run_id + 1) as another:
+            assert another is not run
+    assert operations(sandbox) == ["StartRun", "FinishRun", "FinishRun"]
+
+
+def test_entering_waits_for_a_run_being_finished(sandbox: Sandbox) -> None:
+    """A guard entered while the last one out finishes waits for that, and starts a run of its own."""
+    sandbox.fail_next("FinishRun", delay=0.2)
+    entered = threading.Event()
+
+    def second() -> None:
+        while "FinishRun" not in operations(sandbox):
+            pass
+        with anymate_run("invoice-intake"):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with anymate_run("invoice-intake"):
+        pass
+    thread.join(10)
+    assert entered.is_set()
+    assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+def test_waiting_guards_start_themselves(sandbox: Sandbox) -> None:
+    """When the guard that starts a run is refused, one that waited for it starts the run itself."""
+    sandbox.fail_next("StartRun", delay=0.2)
+    sandbox.fail_next("StartRun", status=403)
+    results: list[object] = []
+
+    def work() -> None:
+        try:
+            with anymate_run("invoice-intake") as run:
+                results.append(run.outcome)
+        except Exception as error:  # noqa: BLE001
+            results.append(type(error).__name__)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(results) == 3
+    assert all(run["finished"] for run in sandbox.runs())
+
+
+def test_context_after_any_order(sandbox: Sandbox) -> None:
+    """Guards left in the order they were entered put current run and log context back as they were before all of them."""
+    before = structlog.contextvars.get_contextvars()
+    first, second = anymate_run("first"), anymate_run("second")
+    first.__enter__()
+    run = second.__enter__()
+    first.__exit__(None, None, None)
+    assert current_run() is run
+    assert structlog.contextvars.get_contextvars()["process_key"] == "second"
+    second.__exit__(None, None, None)
+    with pytest.raises(NoCurrentRun):
+        current_run()
+    assert structlog.contextvars.get_contextvars() == before
