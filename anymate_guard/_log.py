@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import re
+import sys
 from collections.abc import Mapping
 from contextvars import Token
 from typing import Any
 
+from anymate_guard._fork import importing
+
 NAME = "anymate_guard"
+
+_BARE = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 
 Bound = Mapping[str, "Token[Any]"]
 
@@ -21,22 +28,49 @@ def emit(level: str, event: str, **fields: object) -> None:
         event: The event's name, such as "anymate.run_started".
         **fields: What there is to say; a field that is None is left out.
     """
-    import structlog  # 125 ms where rich is installed: paid at the first event, not at import
-
-    fields = {name: value for name, value in fields.items() if value is not None}
+    known = {name: value for name, value in fields.items() if value is not None}
     with contextlib.suppress(Exception):  # a broken handler must not stop a FinishRun
-        if structlog.is_configured():
-            getattr(structlog.get_logger(NAME), level)(event, **fields)
-            return
-        logger = logging.getLogger(NAME)
-        number = getattr(logging, level.upper())
-        if logger.isEnabledFor(number):
-            logger.log(number, "%s %s", event, structlog.processors.LogfmtRenderer()(logger, level, fields))
+        if _structlog_is_configured():
+            if "process_key" in fields or "run_id" in fields:  # not those of another run, bound in the context
+                known = {"process_key": None, "run_id": None, **known}
+            getattr(_program_s_logger(), level)(event, **known)
+        else:
+            logging.getLogger(NAME).log(getattr(logging, level.upper()), "%s %s", event, _KeyValue(known))
+
+
+class _KeyValue(dict[str, object]):
+    """Fields that become text when a line is written."""
+
+    def __str__(self) -> str:
+        texts = {name: str(value) for name, value in self.items()}
+        return " ".join(
+            f"{name}={text if _BARE.fullmatch(text) else json.dumps(text, ensure_ascii=False)}"
+            for name, text in texts.items()
+        )
+
+
+def _structlog_is_configured() -> bool:
+    if "structlog" not in sys.modules:  # then nobody has, and importing it takes 125 ms where rich is installed
+        return False
+    import structlog
+
+    return structlog.is_configured()
+
+
+def _program_s_logger() -> Any:
+    """A logger of the program's own kind, by our name where it takes one."""
+    import structlog
+
+    try:
+        return structlog.get_logger(NAME).bind()
+    except TypeError:  # its factory takes no name
+        return structlog.get_logger()
 
 
 def bind(**fields: object) -> Bound:
     """Bind fields in structlog's context variables, so that the bot's own lines carry them."""
-    from structlog.contextvars import bind_contextvars
+    with importing():
+        from structlog.contextvars import bind_contextvars
 
     return bind_contextvars(**fields)
 

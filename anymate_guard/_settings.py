@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
 _CREDENTIALS = ("client_id", "client_secret", "username", "password")
@@ -19,12 +20,14 @@ _SECONDS = ("timeout", "deadline")
 _SWITCHES = ("handle_signals", "disabled")
 _LONGEST = 86_400
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
+_HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't called missing too
 _SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Settings:
     """How to reach Anymate, and how patient to be.
 
@@ -63,8 +66,7 @@ class Settings:
     handle_signals: bool
     disabled: bool
 
-    # Written by hand, because a traceback rendered with local variables shows those of every frame it passes: the
-    # secrets are gone from this one before anything is raised.
+    @unseen
     def __init__(
         self,
         *,
@@ -81,28 +83,27 @@ class Settings:
         handle_signals: bool = True,
         disabled: bool = False,
     ) -> None:
-        problems = _fill(
-            self,
-            {
-                "client_id": client_id,
-                "client_secret": client_secret,
-                "username": username,
-                "password": password,
-                "api_url": api_url,
-                "auth_url": auth_url,
-                "process_key": process_key,
-                "timeout": timeout,
-                "deadline": deadline,
-                "state_dir": state_dir,
-                "handle_signals": handle_signals,
-                "disabled": disabled,
-            },
-        )
-        del client_secret, password
-        if problems:
+        values: dict[str, Any] = {
+            "client_id": client_id,
+            "client_secret": client_secret,
+            "username": username,
+            "password": password,
+            "api_url": api_url,
+            "auth_url": auth_url,
+            "process_key": process_key,
+            "timeout": timeout,
+            "deadline": deadline,
+            "state_dir": state_dir,
+            "handle_signals": handle_signals,
+            "disabled": disabled,
+        }
+        if problems := _problems(values):
             raise ConfigurationError(problems)
+        for name, value in _completed(values).items():
+            object.__setattr__(self, name, value)
 
     @classmethod
+    @unseen
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
         """Read the `ANYMATE_…` variables.
 
@@ -112,10 +113,13 @@ class Settings:
         Raises:
             ConfigurationError: With every problem at once, each by the name of its variable.
         """
-        settings = cls.__new__(cls)
-        problems = _read(settings, environ)
-        del environ  # it holds the secrets, see __init__
-        if problems:
+        values, problems = _read(environ)
+        settings = None
+        try:
+            settings = cls(**values)
+        except ConfigurationError as error:
+            problems += error.problems
+        if settings is None or problems:
             raise ConfigurationError(problems)
         return settings
 
@@ -155,24 +159,27 @@ def check_process_key(key: object, source: str = "process_key") -> str:
     raise ConfigurationError([f"{source}: {problem}"])
 
 
-def _read(settings: Settings, environ: Mapping[str, str]) -> list[str]:
-    """Fill settings from variables; what is wrong with them comes back, by variable."""
-    values: dict[str, Any] = {}
+def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The values that the variables give, and what is wrong with the variables themselves."""
+    values: dict[str, Any] = {name: environ.get(variable(name)) for name in (*_ADDRESSES, "process_key", "state_dir")}
+    for names, convert in ((_SECONDS, _number), (_SWITCHES, _switch)):
+        values.update((name, convert(environ.get(variable(name), "").strip())) for name in names)
     problems: list[str] = []
     for name in _CREDENTIALS:
         values[name], trouble = _credential(name, environ)
-        problems += trouble
-    for name in (*_ADDRESSES, "process_key", "state_dir"):
-        values[name] = environ.get(variable(name)) or None
-    for names, convert in ((_SECONDS, float), (_SWITCHES, lambda text: _SWITCH_WORDS[text.lower()])):
-        for name in names:
-            text = environ.get(variable(name), "").strip()
-            try:
-                values[name] = convert(text) if text else None
-            except (ValueError, KeyError):
-                values[name] = text  # _fill refuses it by its value
-    given = {name: value for name, value in values.items() if value is not None}
-    return problems + _fill(settings, {**Settings.__init__.__kwdefaults__, **given})
+        problems += trouble if values["disabled"] is not True else []
+    return {name: value for name, value in values.items() if value not in {None, ""}}, problems
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # refused by its value
+
+
+def _switch(text: str) -> bool | str:
+    return _SWITCH_WORDS.get(text.lower(), text)
 
 
 def _credential(name: str, environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
@@ -184,32 +191,41 @@ def _credential(name: str, environ: Mapping[str, str]) -> tuple[str | None, list
     if value:
         return value, [f"{variable(name)}: is set, and so is {variable(name)}_FILE; set one of them"]
     try:
-        value = Path(path).read_text(encoding="utf-8").strip()
+        value = Path(path).read_text(encoding="utf-8-sig").strip()  # editors on Windows may put a mark before it
     except (OSError, ValueError) as error:
         return _TOLD, [f"{variable(name)}_FILE: can't read {path!r}: {getattr(error, 'strerror', None) or 'not text'}"]
     return value or _TOLD, [] if value else [f"{variable(name)}_FILE: {path!r} is empty"]
 
 
-def _fill(settings: Settings, values: dict[str, Any]) -> list[str]:
-    """Set every field; what is wrong with them comes back, by variable."""
-    problems: list[str] = []
-    for name in _ADDRESSES:
-        values[name] = values[name].strip().removesuffix("/")
-    cloud = not (values["api_url"] or values["auth_url"])
-    if cloud:
-        values["api_url"] = f"https://{values['client_id']}.anymate.app"
-        values["auth_url"] = f"https://{values['client_id']}.auth.anymate.app"
-    if values["state_dir"] is not None:
-        values["state_dir"] = Path(values["state_dir"])
-    for name, value in values.items():
-        object.__setattr__(settings, name, value)
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields, with addresses and paths in their final form."""
+    urls = {name: values[name].strip().rstrip("/") for name in _ADDRESSES}
+    if not any(urls.values()):
+        client_id = values["client_id"]
+        urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
+    state_dir = values["state_dir"]
+    return {**values, **urls, "state_dir": None if state_dir is None else Path(state_dir)}
+
+
+def _problems(values: dict[str, Any]) -> list[str]:
+    """What is wrong with the values, by variable; no secret is quoted."""
+    problems = [
+        f"{variable(name)}: must be a string, got {type(values[name]).__name__}"
+        for name in (*_CREDENTIALS, *_ADDRESSES)
+        if not isinstance(values[name], str)
+    ]
+    if problems:
+        return problems
     if values["disabled"] is not True:
-        problems += [f"{variable(name)}: is missing" for name in _CREDENTIALS if not values[name]]
+        problems += _wrong_credentials(values)
+        cloud = not any(values[name].strip() for name in _ADDRESSES)
         problems += _wrong_client_id(values["client_id"]) if cloud else _wrong_addresses(values)
     for name in _SECONDS:
         value = values[name]
         if type(value) not in {int, float} or not 0 < value <= _LONGEST:
-            problems.append(f"{variable(name)}: must be a number of seconds above 0 and at most {_LONGEST}, got {value!r}")
+            problems.append(
+                f"{variable(name)}: must be a number of seconds above 0 and at most {_LONGEST}, got {value!r}"
+            )
     for name in _SWITCHES:
         if type(values[name]) is not bool:
             problems.append(f"{variable(name)}: must be 1 or 0, got {values[name]!r}")
@@ -218,11 +234,23 @@ def _fill(settings: Settings, values: dict[str, Any]) -> list[str]:
             check_process_key(values["process_key"], variable("process_key"))
         except ConfigurationError as error:
             problems += error.problems
+    if not isinstance(values["state_dir"], str | os.PathLike | None):
+        problems.append(f"{variable('state_dir')}: must be a path, got {values['state_dir']!r}")
+    return problems
+
+
+def _wrong_credentials(values: dict[str, Any]) -> list[str]:
+    problems = []
+    for name in _CREDENTIALS:
+        if not values[name].strip():
+            problems.append(f"{variable(name)}: is missing")
+        elif _HALF_CHARACTER.search(values[name]):
+            problems.append(f"{variable(name)}: is not text in UTF-8")
     return problems
 
 
 def _wrong_client_id(client_id: str) -> list[str]:
-    if not client_id or client_id is _TOLD or _HOST_LABEL.fullmatch(client_id):
+    if not client_id.strip() or client_id == _TOLD or _HOST_LABEL.fullmatch(client_id):
         return []
     return [f"ANYMATE_CLIENT_ID: must be letters, digits and hyphens, as it becomes a host name, got {client_id!r}"]
 
@@ -230,16 +258,27 @@ def _wrong_client_id(client_id: str) -> list[str]:
 def _wrong_addresses(values: dict[str, Any]) -> list[str]:
     problems = []
     for name, other in (_ADDRESSES, _ADDRESSES[::-1]):
-        if not values[name]:
+        address = values[name].strip()
+        if not address:
             problems.append(f"{variable(name)}: is missing while {variable(other)} is set; set both or neither")
-            continue
-        try:
-            parts = urlsplit(values[name])
-            usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            problems.append(f"{variable(name)}: must be like https://anymate.example.com, got {values[name]!r}")
-        elif parts.username is not None or parts.query or parts.fragment:
-            problems.append(f"{variable(name)}: must be an address without user name, query or fragment")
+        elif not _is_address(address):
+            problems.append(
+                f"{variable(name)}: must be like https://anymate.example.com, without user name, query or fragment, "
+                f"got {_without_user(address)!r}"
+            )
     return problems
+
+
+def _is_address(text: str) -> bool:
+    if not _ADDRESS.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0 and parts.username is None
+    except ValueError:
+        return False
+
+
+def _without_user(address: str) -> str:
+    """The address without what may be a password in it."""
+    return re.sub(r"(?<=//).*@", "***@", address)

@@ -11,67 +11,33 @@ import http.client
 import io
 import queue
 import socket
-import sys
 import threading
-from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError, ProxyError
 from urllib3.util.connection import create_connection
 
 from anymate_guard._deadline import Deadline
+from anymate_guard._http import Answer, Request
+from anymate_guard._secrecy import unseen
 
-MOST_BYTES = 1 << 20
-
-_NOT_SENT = (ConnectTimeoutError, NewConnectionError, ProxyError)
-
-_local = threading.local()  # .deadline and .timeout of the exchange that this thread is in
-
-
-@attrs.frozen
-class Request:
-    """What to send; its text form shows no header and no body, as they hold secrets.
-
-    Attributes:
-        method: "GET" or "POST".
-        base: The server's address.
-        path: What follows it, percent-encoded, from the slash on.
-        headers: Request headers.
-        body: Request body.
-    """
-
-    method: str
-    base: str
-    path: str
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    body: bytes | None = attrs.field(default=None, repr=False)
+_MOST_BYTES = 1 << 20
+_ONCE = urllib3.Retry(False)
 
 
-@attrs.frozen
-class Answer:
-    """What came back.
+class _Local(threading.local):
+    """The exchange that this thread is in."""
 
-    Attributes:
-        status: HTTP status; 0 when there was no whole answer.
-        body: The answer's body; not shown, as a server may echo what it was sent.
-        retry_after: The Retry-After header.
-        location: The Location header.
-        error: Why there is no whole answer.
-        maybe_sent: Whether the request may have reached the server.
-    """
+    deadline = Deadline(0)
+    timeout = 0.0
+    sent = False  # whether the request went to the operating system, whole or in part
 
-    status: int = 0
-    body: bytes = attrs.field(default=b"", repr=False)
-    retry_after: str | None = None
-    location: str | None = None
-    error: str = ""
-    maybe_sent: bool = True
+
+_local = _Local()
 
 
 class Transport:
@@ -79,29 +45,24 @@ class Transport:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._session = requests.Session()
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _Adapter(pool_maxsize=1))
-        self._routes: dict[str, tuple[HTTPConnectionPool, str]] = {}
+        self._session = requests.Session()  # for its reading of the environment
+        self._adapter = _Adapter(pool_maxsize=1)
+        self._routes: dict[str, tuple[Any, str]] = {}
 
     def close(self) -> None:
         """Close every idle connection."""
-        self._session.close()
+        self._adapter.close()
 
     def exchange(self, request: Request, deadline: Deadline) -> Answer:
         """Send a request once and read its answer; failures come back as an `Answer` without status."""
-        outer = sys.exc_info()[1]
+        _local.deadline, _local.timeout, _local.sent = deadline, self._timeout, False
         try:
-            return self._exchange(request, deadline)
-        except BaseException as error:  # noqa: BLE001  # requests, urllib3, http.client and ssl raise many kinds
-            # The frames below hold headers and bodies as local variables, which some tracebacks show.
-            _forget_frames(error, outer)
-            if not isinstance(error, Exception):
-                raise error.with_traceback(None) from error.__cause__
-            return Answer(error=_explain(error), maybe_sent=not isinstance(error, _NOT_SENT))
+            return self._exchange(request)
+        except Exception as error:  # noqa: BLE001  # requests, urllib3, http.client and ssl raise many kinds
+            return Answer(error=f"{request.base}: {_innermost(error)}", maybe_sent=_local.sent)
 
-    def _exchange(self, request: Request, deadline: Deadline) -> Answer:
-        _local.deadline, _local.timeout = deadline, self._timeout
+    @unseen
+    def _exchange(self, request: Request) -> Answer:
         patience = _patience()
         pool, prefix = self._route(request.base)
         response = pool.urlopen(
@@ -109,51 +70,52 @@ class Transport:
             prefix + request.path,
             body=request.body,
             headers=request.headers,
-            retries=False,
+            retries=_ONCE,
             redirect=False,
             assert_same_host=False,
             preload_content=False,
             decode_content=False,
             timeout=urllib3.Timeout(connect=patience, read=patience),
         )
+        whole = False
         try:
-            body = response.read(MOST_BYTES + 1)
-            whole = len(body) <= MOST_BYTES
-        except BaseException:
-            response.close()
-            raise
+            body = b""
+            # To the end: only a read that finds nothing more tells an answer that was cut.
+            while len(body) <= _MOST_BYTES and (more := response.read(_MOST_BYTES + 1 - len(body))):
+                body += more
+            whole = len(body) <= _MOST_BYTES
+        finally:
+            if not whole:
+                response.close()
         if not whole:
-            response.close()
-            return Answer(error=f"HTTP {response.status} with an answer of more than {MOST_BYTES} bytes")
+            return Answer(error=f"HTTP {response.status} with an answer of more than {_MOST_BYTES} bytes")
         response.release_conn()
-        return Answer(
-            response.status, body, response.headers.get("Retry-After"), response.headers.get("Location")
-        )
+        headers = response.headers
+        return Answer(response.status, body, headers.get("Retry-After"), headers.get("Location"))
 
-    def _route(self, base: str) -> tuple[HTTPConnectionPool, str]:
+    def _route(self, base: str) -> tuple[Any, str]:
         """The pool for an address, and what goes before the path; proxies and CA bundles as in requests."""
         route = self._routes.get(base)
         if route is None:
-            adapter = self._session.get_adapter(base)
-            settings = self._session.merge_environment_settings(base, {}, None, None, None)
             request = requests.Request("GET", base).prepare()
-            pool = adapter.get_connection_with_tls_context(
+            settings = self._session.merge_environment_settings(base, {}, None, None, None)
+            pool = self._adapter.get_connection_with_tls_context(
                 request, settings["verify"], settings["proxies"], settings["cert"]
             )
-            prefix = adapter.request_url(request, settings["proxies"]).removesuffix("/")
+            prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
             route = self._routes[base] = (pool, prefix)
         return route
 
 
 def _patience() -> float:
     """Seconds that the next wait of this thread's exchange may take."""
-    left: float = _local.deadline.left()
+    left = _local.deadline.left()
     if left <= 0:
         raise TimeoutError("the deadline is over")
     return min(_local.timeout, left)
 
 
-def _explain(error: BaseException) -> str:
+def _innermost(error: BaseException) -> str:
     """The innermost reason, which says more than the wrappings of the libraries."""
     while True:
         inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
@@ -162,23 +124,24 @@ def _explain(error: BaseException) -> str:
         error = inner
 
 
-def _forget_frames(error: BaseException | None, outer: BaseException | None) -> None:
-    """Drop the tracebacks of an error and of what led to it, up to the one that was being handled before."""
-    while error is not None and error is not outer:
-        error.__traceback__ = None
-        error = error.__context__
-
-
-class _Reader(socket.SocketIO):
+class _Reader(io.RawIOBase):
     """Reads from a socket, each time no longer than the deadline allows."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__(sock, "r")
-        self._bounded = sock
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
 
-    def readinto(self, buffer: Any) -> int | None:
-        self._bounded.settimeout(_patience())
-        return super().readinto(buffer)
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(_patience())
+        read: int | None = self._raw.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class _File:
@@ -187,10 +150,7 @@ class _File:
     def __init__(self, sock: Any) -> None:
         self._sock = sock
 
-    def makefile(self, mode: str) -> Any:
-        if not isinstance(self._sock, socket.socket):  # TLS through a TLS proxy is urllib3's own transport
-            return self._sock.makefile(mode)
-        self._sock._io_refs += 1  # as socket.makefile does: the socket lives until this file is closed, too
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  # http.client only reads from it
         return io.BufferedReader(_Reader(self._sock))
 
 
@@ -203,36 +163,44 @@ class _Http(HTTPConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self)
+        """Connect to one of the host's addresses; each gets its share of the time that is left."""
+        host = self._dns_host.strip("[]")
+        addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
+        failure = OSError(f"{host} has no address")
+        for tried, (*_, address) in enumerate(addresses):
+            share = min(_patience(), _local.deadline.left() / (len(addresses) - tried))
+            try:
+                sock = create_connection(
+                    (str(address[0]), self.port), share, self.source_address, self.socket_options
+                )
+                sock.settimeout(_patience())  # for a TLS handshake
+            except OSError as error:
+                failure = error
+            else:
+                return sock
+        raise failure
 
-
-class _Https(HTTPSConnection):
-    response_class = _Response
-
-    def _new_conn(self) -> socket.socket:
-        return _connect(self)
-
-
-def _connect(connection: HTTPConnection) -> socket.socket:
-    """Connect to one of a host's addresses; each gets its share of the time that is left."""
-    host = connection._dns_host.strip("[]")
-    try:
-        addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise NameResolutionError(host, connection, error) from error  # type: ignore[arg-type]
-    failure: OSError = OSError(f"{host} has no address")
-    for tried, (*_, address) in enumerate(addresses):
-        share = min(_patience(), _local.deadline.left() / (len(addresses) - tried))
+    def _tunnel(self) -> None:
         try:
-            sock = create_connection(
-                (str(address[0]), connection.port), share, connection.source_address, connection.socket_options
-            )
-            sock.settimeout(_patience())  # for the TLS handshake
-        except OSError as error:
-            failure = error
-        else:
-            return sock
-    raise NewConnectionError(connection, str(failure)) from failure
+            super()._tunnel()
+            self._hurry()  # for a TLS handshake
+        finally:
+            _local.sent = False  # what was sent went to the proxy
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self._hurry()
+        _local.sent = True
+        super().send(data)
+
+    def _hurry(self) -> None:
+        sock: Any = self.sock
+        sock.settimeout(_patience())
+
+
+class _Https(_Http, HTTPSConnection):
+    pass
 
 
 class _Queue(queue.LifoQueue[Any]):
@@ -243,24 +211,31 @@ class _Queue(queue.LifoQueue[Any]):
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
-    QueueCls = _Queue
+    ConnectionCls: Any = _Http
+    QueueCls: Any = _Queue
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
-    QueueCls = _Queue
+    ConnectionCls: Any = _Https
+    QueueCls: Any = _Queue
+
+
+_OURS: dict[Any, Any] = {HTTPConnectionPool: _HttpPool, HTTPSConnectionPool: _HttpsPool}
 
 
 class _Adapter(HTTPAdapter):
-    """The adapter of requests, with our connections."""
+    """The adapter of requests, with our connections; a SOCKS proxy keeps its own."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        _take_ours(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        if isinstance(manager, urllib3.ProxyManager):  # a SOCKS proxy has connections of its own kind
-            manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        _take_ours(manager)
         return manager
+
+
+def _take_ours(manager: urllib3.PoolManager) -> None:
+    pools = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _OURS.get(pool, pool) for scheme, pool in pools.items()}

@@ -1,0 +1,100 @@
+"""What an answer means: yes, no, or trouble that may pass; quoted without secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from anymate_guard._http import Answer
+from anymate_guard._secrecy import Mask, unseen
+from anymate_guard.errors import ApiError
+
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
+
+
+@attrs.frozen
+class Reply:
+    """An answer, read.
+
+    Attributes:
+        operation: The call that it answers.
+        answer: What came back.
+        data: Its JSON object, if it is one.
+        mask: For quoting it.
+        sent_before: Whether an earlier try of the same call may have reached Anymate.
+    """
+
+    operation: str
+    answer: Answer
+    data: Mapping[str, Any] | None = attrs.field(repr=False)
+    mask: Mask
+    sent_before: bool = False
+
+    @property
+    def status(self) -> int:
+        """The HTTP status; 0 when there was no whole answer."""
+        return self.answer.status
+
+    @property
+    @unseen
+    def text(self) -> str:
+        """The beginning of what was answered, for people."""
+        if self.operation == "token" and self.status < 300:  # all may be well in it, but for one comma
+            return f"an answer of {len(self.answer.body)} bytes"
+        message = (self.data or {}).get("message")
+        refused = self.status >= 300 or (self.data or {}).get("succeeded") is False
+        if refused and isinstance(message, str) and message.strip():
+            return self.mask.quoted(message)
+        return self.mask.quoted(self.answer.body.decode("utf-8", "replace")) or "an empty answer"
+
+    @property
+    def trouble(self) -> str:
+        """What may pass if the call is tried again; empty for an answer that counts."""
+        if self.answer.error:
+            return self.mask.quoted(self.answer.error)
+        if self.status in _PASSING:
+            return f"HTTP {self.status}: {self.text}"
+        if self.status < 300 and (self.data is None or not self._complete(self.data)):
+            return f"HTTP {self.status} that can't be read: {self.text}"
+        return ""
+
+    def _complete(self, data: Mapping[str, Any]) -> bool:
+        return self.operation not in _SUCCEEDING or type(data.get("succeeded")) is bool
+
+    def accepted(self) -> Mapping[str, Any]:
+        """The data of an answer that means yes.
+
+        Raises:
+            ApiError: It means no.
+        """
+        if self.data is None or self.status >= 300:
+            raise self.refusal(self._redirected() if self.status < 400 else self.text)
+        if self.data.get("succeeded") is False:
+            raise self.refusal(f"succeeded is false: {self.text}")
+        return self.data
+
+    def refusal(self, message: str, kind: type[ApiError] = ApiError) -> ApiError:
+        """The error for an answer that means no."""
+        return kind(self.operation, self.status, message, self.sent_before)
+
+    def _redirected(self) -> str:
+        target = self.mask.quoted(self.answer.location or "nowhere")
+        return (
+            f"redirected to {target}; redirects are not followed, as they turn a POST into a GET: "
+            "set ANYMATE_API_URL and ANYMATE_AUTH_URL to the address that answers"
+        )
+
+
+@unseen
+def read(operation: str, answer: Answer, mask: Mask, sent_before: bool) -> Reply:
+    """Read an answer."""
+    data = None
+    try:
+        data = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        pass
+    return Reply(operation, answer, data if isinstance(data, dict) else None, mask, sent_before)

@@ -1,0 +1,59 @@
+"""What is sent to a server, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # a compressed answer could be any size once unpacked
+    "Cache-Control": "no-cache",
+    "User-Agent": "anymate-guard",
+}
+
+
+@attrs.frozen
+class Request:
+    """What to send; its text form shows neither headers nor body, as they hold secrets.
+
+    Attributes:
+        method: "GET" or "POST".
+        base: The server's address.
+        path: What follows it, percent-encoded, from the slash on.
+        body: Request body.
+        headers: Request headers.
+    """
+
+    method: str
+    base: str
+    path: str
+    body: bytes | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] = attrs.field(default=_HEADERS, repr=False)
+
+    def having(self, **headers: str) -> Request:
+        """The request with these headers, too; `_` stands for `-` in their names."""
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return attrs.evolve(self, headers={**self.headers, **more})
+
+
+@attrs.frozen
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: HTTP status; 0 when there was no whole answer.
+        body: The answer's body; not shown, as a server may echo what it was sent.
+        retry_after: The Retry-After header.
+        location: The Location header.
+        error: Why there is no whole answer; it may quote the server.
+        maybe_sent: Whether the request may have reached the server.
+    """
+
+    status: int = 0
+    body: bytes = attrs.field(default=b"", repr=False)
+    retry_after: str | None = None
+    location: str | None = attrs.field(default=None, repr=False)
+    error: str = attrs.field(default="", repr=False)
+    maybe_sent: bool = True

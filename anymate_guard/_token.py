@@ -1,0 +1,163 @@
+"""The token: fetched once for all threads, and renewed in time."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+
+from anymate_guard._calls import Caller
+from anymate_guard._deadline import Deadline
+from anymate_guard._http import Request
+from anymate_guard._secrecy import Mask, unseen
+from anymate_guard._settings import Settings
+from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
+
+_USUAL_LIFE = 300.0  # seconds, of a token that doesn't tell
+_LONGEST_LIFE = 1e9
+_MARGIN = 300.0  # at most, by which a token is renewed before its end
+
+
+@attrs.frozen
+class Token:
+    """An access token.
+
+    Attributes:
+        renew_at: Monotonic time from which on a new one is wanted.
+        mask: For quoting answers to calls that were made with it.
+    """
+
+    _value: str = attrs.field(repr=False)
+    renew_at: float
+    mask: Mask
+
+    @unseen
+    def sign(self, request: Request) -> Request:
+        """The request with this token."""
+        return request.having(Authorization=f"Bearer {self._value}")
+
+
+class Tokens:
+    """The token of all threads; the first one to need a new one fetches it for the others.
+
+    Args:
+        settings: Where and who.
+        caller: Makes the call.
+        token: One that is known already.
+    """
+
+    def __init__(self, settings: Settings, caller: Caller, token: Token | None = None) -> None:
+        self.token = token
+        self.mask = _mask(settings)
+        self._settings = settings
+        self._caller = caller
+        self._turn = threading.Condition()
+        self._holder: int | None = None  # the thread that is logging in
+        self._logins = 0  # that came to an end
+        self._refusal: AuthenticationError | None = None  # of the last one
+
+    def valid(self, deadline: Deadline) -> Token:
+        """A token that is not about to expire.
+
+        Raises:
+            AuthenticationError: The credentials were refused.
+            ApiError: The answer holds no token.
+            UnreachableError: No usable answer before the deadline.
+        """
+        token = self._good()
+        if token is not None:
+            return token
+        try:
+            self._take_turn(deadline)
+            token = self._good()
+            if token is None:
+                token = self.token = self._log_in(deadline)
+            return token
+        finally:
+            with self._turn:
+                if self._holder == threading.get_ident():
+                    self._holder = None
+                    self._turn.notify_all()
+
+    def drop(self, token: Token) -> None:
+        """Forget a token that was refused, unless there is a newer one already."""
+        with self._turn:
+            if self.token is token:
+                self.token = None
+
+    def _good(self) -> Token | None:
+        token = self.token
+        return token if token is not None and time.monotonic() < token.renew_at else None
+
+    def _take_turn(self, deadline: Deadline) -> None:
+        """Wait while another thread logs in; a turn that an interruption left to this one is taken again."""
+        with self._turn:
+            logins = self._logins
+            while self._holder not in {None, threading.get_ident()}:
+                if not self._turn.wait(max(0.0, deadline.left())):
+                    raise UnreachableError("token", "another thread did not get one in time either")
+            if self._refusal is not None and self._logins != logins:
+                # Refused while this thread waited: a thread each with a wrong password could lock the account.
+                raise AuthenticationError(*self._refusal.args)
+            self._holder = threading.get_ident()
+
+    def _log_in(self, deadline: Deadline) -> Token:
+        asked_at = time.monotonic()
+        try:
+            reply = self._caller.until_answered("token", _login(self._settings), self.mask, deadline, {})
+        except UnreachableError as error:
+            error.maybe_sent = False  # of the call that needs the token, nothing was
+            raise
+        self._logins += 1
+        self._refusal = None
+        if reply.status in {400, 401, 403}:
+            self._refusal = AuthenticationError(
+                "token",
+                reply.status,
+                "check ANYMATE_CLIENT_ID, ANYMATE_CLIENT_SECRET, ANYMATE_USERNAME and ANYMATE_PASSWORD: " + reply.text,
+            )
+            raise AuthenticationError(*self._refusal.args)
+        token = _token(reply.accepted(), asked_at, self.mask)
+        if token is None:
+            raise ApiError("token", reply.status, "the answer has no usable access_token; check ANYMATE_AUTH_URL")
+        return token
+
+
+@unseen
+def _form(settings: Settings) -> str:
+    fields = {
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret,
+        "grant_type": "password",
+        "username": settings.username,
+        "password": settings.password,
+    }
+    return urlencode(fields)
+
+
+@unseen
+def _mask(settings: Settings) -> Mask:
+    return Mask([_form(settings), settings.client_secret, settings.password])
+
+
+@unseen
+def _login(settings: Settings) -> Request:
+    request = Request("POST", settings.auth_url, "/connect/token", _form(settings).encode())
+    return request.having(Content_Type="application/x-www-form-urlencoded")
+
+
+@unseen
+def _token(data: Mapping[str, Any], asked_at: float, mask: Mask) -> Token | None:
+    """The token of an answer, with the moment to renew it."""
+    value, life = data.get("access_token"), data.get("expires_in")
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value.strip():
+        return None
+    if not isinstance(life, int | float) or isinstance(life, bool) or not 0 < life < math.inf:
+        life = _USUAL_LIFE
+    life = min(life, _LONGEST_LIFE)
+    return Token(value, asked_at + life - min(_MARGIN, life / 2), mask.and_also(value))

@@ -1,0 +1,140 @@
+"""Connections: kept alive, shared, and never more than are in use."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from anymate_guard import AnymateClient, Kpis, UnreachableError, anymate_run
+from anymate_guard._deadline import Deadline
+from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.clients import client_of
+from tests.support.proxy import Exchange, Fault, FaultProxy
+
+THREADS = 64
+
+
+def test_one_connection(sandbox: Sandbox) -> None:
+    """100 guarded runs on one thread use one connection, and one token."""
+    for _ in range(100):
+        with anymate_run("invoice-intake"):
+            pass
+    requests = sandbox.requests()
+    assert {request["connection"] for request in requests} == {requests[0]["connection"]}
+    assert [request["operation"] for request in requests] == ["token", *["StartRun", "FinishRun"] * 100]
+
+
+def test_many_threads(sandbox: Sandbox) -> None:
+    """64 threads with 5 guarded runs each make one token request and no more connections than threads."""
+    together = threading.Barrier(THREADS)
+
+    def work(number: int) -> None:
+        together.wait(30)
+        for _ in range(5):
+            with anymate_run(f"process-{number}") as run:
+                run.add_entries()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+    requests = sandbox.requests()
+    assert [request["operation"] for request in requests].count("token") == 1
+    assert len({request["connection"] for request in requests}) <= THREADS
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [1] * THREADS * 5
+
+
+def test_connections_are_kept(client: AnymateClient, proxy: FaultProxy) -> None:
+    """Connections that threads used at the same time are all kept for later."""
+    client.ok_to_run("invoice-intake")
+    for _ in range(3):
+        together = threading.Barrier(8)
+
+        def meet(exchange: Exchange, together: threading.Barrier = together) -> None:
+            together.wait(10)
+            exchange.answer(*exchange.forward())
+
+        proxy.break_next("OkToRun", meet, times=8)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+    assert proxy.connections == 8
+
+
+def framed(head: bytes, tail: bytes = b"") -> Fault:
+    """An answer with this head and tail around the sandbox's body, after which the connection ends."""
+
+    def fault(exchange: Exchange) -> None:
+        _, body = exchange.forward()
+        size = f"{len(body):x}\r\n".encode() if b"chunked" in head else b""
+        exchange.send(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + size + body + tail)
+        exchange.end()
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        framed(b"Connection: close"),
+        framed(b"X-Nothing: else"),
+        framed(b"Transfer-Encoding: chunked", b"\r\n0\r\n\r\n"),
+        framed(b"Transfer-Encoding: chunked\r\nConnection: close", b"\r\n0\r\nX-Trailer: yes\r\n\r\n"),
+    ],
+    ids=["close", "until the end", "chunked", "chunked and close"],
+)
+def test_framing(client: AnymateClient, proxy: FaultProxy, answer: Fault) -> None:
+    """An answer may be chunked, or go on to the end of its connection; the next call makes a new one."""
+    proxy.break_next("StartRun", answer)
+    run_id = client.start_run("invoice-intake")
+    client.finish_run(run_id, Kpis(1))
+    assert proxy.connections == 2
+    assert proxy.calls == ["token", "StartRun", "FinishRun"]
+
+
+def test_early_hints(client: AnymateClient, proxy: FaultProxy) -> None:
+    """Interim answers before the real one are passed over."""
+
+    def continue_first(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("StartRun", continue_first)
+    assert client.start_run("invoice-intake") > 0
+
+
+def test_idle_connection_that_ended(client: AnymateClient, proxy: FaultProxy) -> None:
+    """A kept connection that the server has closed meanwhile is replaced without a failed try."""
+    client.start_run("invoice-intake")
+    proxy.down()
+    proxy.up()
+    client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+
+
+def test_too_much_is_not_kept(client: AnymateClient, proxy: FaultProxy) -> None:
+    """A connection on which more came than was read is not used again."""
+    client.start_run("invoice-intake")
+    proxy.break_next("StartRun", faults.says(200, b" " * (1 << 20) + b'{"runId": 1}'))
+    with pytest.raises(UnreachableError, match="more than 1048576 bytes"):
+        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+    client.start_run("invoice-intake")
+    assert proxy.connections == 2
+
+
+def test_largest_answer(client: AnymateClient, proxy: FaultProxy) -> None:
+    """An answer of exactly 1 MiB is read."""
+    body = b'{"runId": 1}'
+    proxy.break_next("StartRun", faults.says(200, b" " * ((1 << 20) - len(body)) + body))
+    assert client.start_run("invoice-intake") == 1
+
+
+def test_after_many_failures(sandbox: Sandbox, proxy: FaultProxy) -> None:
+    """Failed calls leave no connection behind."""
+    with client_of(sandbox, proxy.url, timeout=1, deadline=10) as client:
+        client.ok_to_run("invoice-intake")
+        for fault in (faults.reset_before, faults.cut_body, faults.junk, faults.reset_after):
+            proxy.break_next("OkToRun", fault)
+            with pytest.raises(UnreachableError):
+                client.ok_to_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        client.ok_to_run("invoice-intake")
+        assert proxy.connections == 5

@@ -1,0 +1,227 @@
+"""The deadline is hard, whatever the other side does."""
+
+from __future__ import annotations
+
+import math
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from anymate_guard import AnymateClient, UnreachableError
+from anymate_guard._deadline import Deadline
+from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.clients import client_of, ends_within, settings_of
+from tests.support.proxy import Fault, FaultProxy
+
+SLOW: dict[str, Fault] = {
+    "silence": faults.silence,
+    "header": faults.dripped_header,
+    "body": faults.dripped_body,
+    "chunks": lambda exchange: (
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        exchange.drip(b"1\r\n \r\n" * 1_000),
+    )[0],
+    "status line": lambda exchange: exchange.drip(b"HTTP/1.1 200 " + b"O" * 10_000),
+    "interim answers": lambda exchange: exchange.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000),
+    "after the body": lambda exchange: (
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"),
+        exchange.drip(b"X-Trailer: and on\r\n" * 1_000),
+    )[0],
+}
+
+
+@pytest.mark.parametrize("operation", ["token", "StartRun"])
+@pytest.mark.parametrize("fault", SLOW.values(), ids=SLOW)
+def test_slow_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault: Fault) -> None:
+    """An answer that drips, each byte just before the patience for one read ends, ends with the deadline."""
+    proxy.break_next(operation, fault, times=math.inf)
+    with client_of(sandbox, proxy.url, timeout=0.2, deadline=1) as client, ends_within(1), pytest.raises(UnreachableError):
+        client.start_run("invoice-intake")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.gigabyte,
+        faults.gigabyte_in_chunks,
+        lambda exchange: [exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000) for _ in range(4_000)],
+    ],
+    ids=["plain", "chunked", "interim answers"],
+)
+def test_gigabytes(sandbox: Sandbox, proxy: FaultProxy, fault: Fault) -> None:
+    """An answer of 1 GiB is refused in time, and in constant memory."""
+    with client_of(sandbox, proxy.url, timeout=1, deadline=2) as client:
+        client.start_run("warm-up")
+        proxy.break_next("StartRun", fault, times=math.inf)
+        tracemalloc.start()
+        try:
+            with ends_within(2), pytest.raises(UnreachableError):
+                client.start_run("invoice-intake")
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_waiting_for_its_turn(client: AnymateClient) -> None:
+    """A deadline that is over already ends a call at once, before anything is sent."""
+    with ends_within(0), pytest.raises(UnreachableError, match="the deadline is over"):
+        client.start_run("invoice-intake", deadline=Deadline.after(-1))
+
+
+@contextmanager
+def listener(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server of raw sockets; gives its address without a scheme."""
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                sock, _ = server.accept()
+                threading.Thread(target=attend, args=(sock,), daemon=True).start()
+
+    def attend(sock: socket.socket) -> None:
+        with suppress(OSError), sock:
+            serve(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def drip(data: bytes) -> Callable[[socket.socket], None]:
+    """Send a byte each tenth of a second."""
+
+    def serve(sock: socket.socket) -> None:
+        stop = threading.Event()
+        for number in data:
+            sock.sendall(bytes([number]))
+            stop.wait(0.1)
+
+    return serve
+
+
+def test_silent_handshake(sandbox: Sandbox) -> None:
+    """A TLS handshake that is never answered ends with the deadline."""
+    with listener(lambda sock: time.sleep(5)) as address:
+        settings = settings_of(sandbox, f"https://{address}", timeout=0.3, deadline=1)
+        with ends_within(1), pytest.raises(UnreachableError):
+            AnymateClient(settings).start_run("invoice-intake")
+
+
+def test_dripped_handshake(sandbox: Sandbox) -> None:
+    """A TLS handshake that drips ends with the deadline."""
+    with listener(drip(b"\x16\x03\x03\x40\x00" + b"\x02" * 1_000)) as address:
+        settings = settings_of(sandbox, f"https://{address}", timeout=0.3, deadline=1)
+        with ends_within(1), pytest.raises(UnreachableError):
+            AnymateClient(settings).start_run("invoice-intake")
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        lambda sock: time.sleep(5),
+        drip(b"HTTP/1.1 200 Connection established" + b"." * 1_000),
+    ],
+    ids=["silent", "dripping"],
+)
+def test_tunnel(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, serve: Callable[[socket.socket], None]) -> None:
+    """A proxy that is slow to open a tunnel ends with the deadline."""
+    with listener(serve) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        client = client_of(sandbox, "https://anymate.invalid", timeout=0.3, deadline=1)
+        with ends_within(1), pytest.raises(UnreachableError):
+            client.start_run("invoice-intake")
+
+
+def test_tunnel_to_nobody(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tunnel that is opened late leaves its TLS handshake only the rest of the deadline."""
+
+    def late(sock: socket.socket) -> None:
+        sock.recv(999)
+        time.sleep(1.7)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        time.sleep(5)
+
+    with listener(late) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        client = client_of(sandbox, "https://anymate.invalid", timeout=2, deadline=2)
+        with ends_within(2), pytest.raises(UnreachableError):
+            client.start_run("invoice-intake")
+
+
+def test_dead_addresses(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with six dead addresses ends with the deadline, and each of them was tried."""
+    tried = dead(monkeypatch, [f"203.0.113.{number}" for number in range(1, 7)])
+    with client_of(sandbox, "https://anymate.example", timeout=1, deadline=1.2) as client:
+        with ends_within(1.2), pytest.raises(UnreachableError) as caught:
+            client.start_run("invoice-intake")
+    assert set(tried) == {f"203.0.113.{number}" for number in range(1, 7)}
+    assert not caught.value.maybe_sent
+    assert caught.value.reason == "https://anymate.example: TimeoutError: timed out"
+
+
+def test_dead_address_first(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host is reached by its live address though another one before it is dead."""
+    port = int(sandbox.url.rpartition(":")[2])
+    dead(monkeypatch, ["203.0.113.1", "127.0.0.1"])
+    with client_of(sandbox, f"http://localhost:{port}", timeout=0.3, deadline=5) as client:
+        assert client.start_run("invoice-intake") > 0
+
+
+def dead(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> list[str]:
+    """Let every host have these addresses; nobody answers at those kept for documentation. Gives those tried."""
+    tried: list[str] = []
+    look_up, connect = socket.getaddrinfo, socket.socket.connect
+
+    def found(host: str, port: int, *args: object, **kwargs: object) -> object:
+        if host in addresses:
+            return look_up(host, port, type=socket.SOCK_STREAM)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]
+
+    def silent(sock: socket.socket, address: tuple[str, int]) -> None:
+        if address[0].startswith("203."):
+            tried.append(address[0])
+            time.sleep(sock.gettimeout() or 60)
+            raise TimeoutError("timed out")
+        connect(sock, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket.socket, "connect", silent, raising=False)
+    return tried
+
+
+def test_unknown_host(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that has no address is named."""
+
+    def unknown(*args: object, **kwargs: object) -> object:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with client_of(sandbox, "https://anymate.example", deadline=0.3) as client, pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
+    assert caught.value.reason == "https://anymate.example: gaierror: [Errno -2] Name or service not known"
+
+
+def test_host_that_cannot_be(sandbox: Sandbox) -> None:
+    """A host name that can't be looked up at all is an error of ours, too."""
+    with client_of(sandbox, f"https://{'a' * 64}.example", deadline=0.3) as client, pytest.raises(UnreachableError):
+        client.start_run("invoice-intake")
+
+
+def test_server_that_does_not_read(sandbox: Sandbox) -> None:
+    """A request that the server does not take off the wire ends with the deadline."""
+
+    def deaf(sock: socket.socket) -> None:
+        sock.recv(1 << 16)
+        sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"access_token": "abc"}')
+        time.sleep(5)
+
+    with listener(deaf) as address, client_of(sandbox, f"http://{address}", timeout=0.3, deadline=1) as client:
+        with ends_within(1), pytest.raises(UnreachableError) as caught:
+            client.start_run("x" * (12 << 20))
+    assert (caught.value.operation, caught.value.maybe_sent) == ("StartRun", True)

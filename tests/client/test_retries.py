@@ -1,0 +1,242 @@
+"""What is tried again, how often, and when to stop."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from email.utils import formatdate
+
+import pytest
+
+from anymate_guard import AnymateClient, ApiError, Kpis, UnreachableError
+from anymate_guard._deadline import Deadline
+from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.clients import client_of, ends_within, until
+from tests.support.proxy import Exchange, Fault, FaultProxy
+
+PASSING: dict[str, Fault] = {
+    **{str(status): faults.status(status) for status in (408, 429, 500, 502, 503, 504)},
+    "reset before": faults.reset_before,
+    "reset after": faults.reset_after,
+    "cut body": faults.cut_body,
+    "HTML": faults.html,
+    "empty": faults.empty,
+    "junk": faults.junk,
+    "no content": faults.sends(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "a list": faults.says(200, [1, 2]),
+    "deep": faults.says(200, "[" * 100_000),
+    "not UTF-8": faults.says(200, b'{"runId": "\xff"}'),
+    "wrong chunks": faults.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+    "endless line": faults.sends(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n{}"),
+    "silence": faults.silence,
+}
+
+
+@pytest.mark.parametrize("operation", ["token", "StartRun", "OkToRun", "FinishRun", "Failure"])
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_trouble_that_passes(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault: Fault) -> None:
+    """Trouble that may pass is tried again, GET and POST alike, until there is an answer."""
+    proxy.break_next(operation, fault)
+    with client_of(sandbox, proxy.url, timeout=0.3, deadline=10) as client:
+        run_id = client.start_run("invoice-intake")
+        client.ok_to_run("invoice-intake")
+        client.finish_run(run_id, Kpis(2))
+        client.failure("invoice-intake", "boom")
+    assert proxy.calls.count(operation) == 2
+    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 2)]
+
+
+def test_refused_connection(client: AnymateClient, proxy: FaultProxy, capture: list[dict[str, object]]) -> None:
+    """A server that is down for a moment is called again when it is up."""
+    client.ok_to_run("invoice-intake")
+    proxy.down()
+
+    def up_after_a_try() -> None:
+        until(lambda: capture)
+        proxy.up()
+
+    thread = threading.Thread(target=up_after_a_try)
+    thread.start()
+    assert client.start_run("invoice-intake") > 0
+    thread.join(10)
+    assert capture[0]["error"] == f"{proxy.url}: ConnectionRefusedError: [Errno 111] Connection refused"
+
+
+def test_one_try(client: AnymateClient, proxy: FaultProxy) -> None:
+    """With a deadline that asks for one try there is one."""
+    client.ok_to_run("invoice-intake")
+    proxy.break_next("StartRun", faults.status(503), times=math.inf)
+    with pytest.raises(UnreachableError):
+        client.start_run("invoice-intake", deadline=Deadline.after(10, retry=False))
+    assert proxy.calls.count("StartRun") == 1
+
+
+def test_waits_grow(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits between tries double with jitter, up to 8 seconds, until no time is left for another."""
+    waits: list[float] = []
+    now = time.monotonic()
+    monkeypatch.setattr("time.monotonic", lambda: now + sum(waits))
+    monkeypatch.setattr("time.sleep", waits.append)
+    proxy.break_next("StartRun", faults.status(503), times=math.inf)
+    with client_of(sandbox, proxy.url, deadline=60) as client, pytest.raises(UnreachableError):
+        client.start_run("invoice-intake")
+    bounds = [min(8, 0.2 * 2**number) for number in range(len(waits))]
+    assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
+    assert 60 - 8 < sum(waits) < 60
+    assert len(set(waits)) == len(waits)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_retry_after(client: AnymateClient, proxy: FaultProxy, capture: list[dict[str, object]], dated: bool) -> None:
+    """A server's Retry-After is honoured, as seconds and as a date."""
+    header = formatdate(time.time() + 2, usegmt=True) if dated else "1"
+    proxy.break_next("StartRun", faults.status(429, Retry_After=header))
+    begun = time.monotonic()
+    client.start_run("invoice-intake")
+    assert time.monotonic() - begun >= 0.9  # a date has whole seconds
+    (line,) = capture
+    wait = line["wait_s"]
+    assert isinstance(wait, float)
+    assert 0.9 <= wait <= 2.2
+
+
+@pytest.mark.parametrize(
+    "header", ["9", formatdate(time.time() + 900, usegmt=True), "9" * 400, "Sat, 05 Dec 2099 10:00:00 -0000"]
+)
+def test_retry_after_the_deadline(client: AnymateClient, proxy: FaultProxy, header: str) -> None:
+    """A Retry-After beyond what is left of the deadline ends the call at once."""
+    client.ok_to_run("invoice-intake")
+    proxy.break_next("StartRun", faults.status(503, Retry_After=header), times=math.inf)
+    with ends_within(0), pytest.raises(UnreachableError):
+        client.start_run("invoice-intake", deadline=Deadline.after(5))
+    assert proxy.calls.count("StartRun") == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "soon", "-1", "1.5", "0", formatdate(0, usegmt=True), "Sat, 99 Dec 2099 10:00:00 GMT", "Mon, 01 Jan 0001 00:00:00 GMT"],
+)
+def test_odd_retry_after(client: AnymateClient, proxy: FaultProxy, header: str) -> None:
+    """A Retry-After that makes no sense, or is over, changes nothing."""
+    proxy.break_next("StartRun", faults.status(503, Retry_After=header))
+    with ends_within(0):
+        client.start_run("invoice-intake")
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 409, 410, 413, 415, 418, 422, 451, 501, 505])
+def test_other_statuses_are_answers(client: AnymateClient, proxy: FaultProxy, status: int) -> None:
+    """Any other status of 400 and more is an answer, and not asked for twice."""
+    run_id = client.start_run("invoice-intake")
+    proxy.break_next("FinishRun", faults.says(status, {"message": "No."}), times=math.inf)
+    with pytest.raises(ApiError) as caught:
+        client.finish_run(run_id)
+    assert (caught.value.operation, caught.value.status, caught.value.message) == ("FinishRun", status, "No.")
+    assert not caught.value.maybe_sent
+    assert proxy.calls.count("FinishRun") == 1
+
+
+def test_log_of_a_retry(client: AnymateClient, proxy: FaultProxy, capture: list[dict[str, object]]) -> None:
+    """Each retry is a log line that says what went wrong, how often, and how long the wait is."""
+    proxy.break_next("StartRun", faults.says(503, {"message": "Closed for lunch."}), times=2)
+    client.start_run("invoice-intake")
+    assert [line["attempt"] for line in capture] == [1, 2]
+    first = capture[0]
+    wait = first.pop("wait_s")
+    assert isinstance(wait, float)
+    assert first == {
+        "event": "anymate.request_retried",
+        "log_level": "info",
+        "process_key": "invoice-intake",
+        "run_id": None,
+        "operation": "StartRun",
+        "status": 503,
+        "attempt": 1,
+        "error": "HTTP 503: Closed for lunch.",
+    }
+
+
+def test_unreachable(sandbox: Sandbox, proxy: FaultProxy) -> None:
+    """Without an answer until the deadline there is an UnreachableError that quotes what came last."""
+    proxy.break_next("StartRun", faults.says(502, "<html>\n  Bad \x1b[31m gateway</html>"), times=math.inf)
+    with client_of(sandbox, proxy.url, deadline=0.5) as client, ends_within(0.5), pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
+    assert caught.value.operation == "StartRun"
+    assert caught.value.reason == "HTTP 502: <html> Bad [31m gateway</html>"
+    assert str(caught.value) == (
+        "StartRun got no usable answer from Anymate in time: HTTP 502: <html> Bad [31m gateway</html>"
+    )
+
+
+class TestFinishAgain:
+    """FinishRun names its run, so a second one can do no harm."""
+
+    @pytest.mark.parametrize("fault", [faults.reset_after, faults.cut_body], ids=["reset", "cut"])
+    def test_done_by_the_first_try(
+        self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, fault: Fault
+    ) -> None:
+        """A retry that hears that the run is not open has been told that the first try did it."""
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("FinishRun", fault)
+        client.finish_run(run_id, Kpis(2))
+        assert proxy.calls.count("FinishRun") == 2
+        assert sandbox.runs()[0]["overwriteEntries"] == 2
+
+    @pytest.mark.parametrize("status", [404, 409, 410])
+    def test_other_ways_to_say_so(self, client: AnymateClient, proxy: FaultProxy, status: int) -> None:
+        """A server may say it with a status, too."""
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("FinishRun", faults.in_turn(faults.reset_after, faults.status(status)), times=2)
+        client.finish_run(run_id)
+
+    def test_not_by_this_program(self, client: AnymateClient) -> None:
+        """A first try that hears it is refused: somebody else has finished the run."""
+        run_id = client.start_run("invoice-intake")
+        client.finish_run(run_id)
+        with pytest.raises(ApiError) as caught:
+            client.finish_run(run_id)
+        assert caught.value.message == f"succeeded is false: Run {run_id} is already finished."
+
+    def test_sent_by_an_earlier_call(self, client: AnymateClient) -> None:
+        """A call that is told of an earlier one takes it as done."""
+        run_id = client.start_run("invoice-intake")
+        client.finish_run(run_id)
+        client.finish_run(run_id, sent_before=True)
+
+    def test_refused_before_it_was_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
+        """A try that never reached the server is no reason to take a no for a yes."""
+        run_id = client.start_run("invoice-intake")
+        client.finish_run(run_id)
+        proxy.break_next("FinishRun", faults.status(401))
+        with pytest.raises(ApiError, match="already finished"):
+            client.finish_run(run_id)
+
+    def test_refused_otherwise(self, client: AnymateClient, proxy: FaultProxy) -> None:
+        """Another no after a try that may have been done is a no; the error tells that it may have been done."""
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("FinishRun", faults.in_turn(faults.reset_after, faults.status(403)), times=2)
+        with pytest.raises(ApiError) as caught:
+            client.finish_run(run_id)
+        assert (caught.value.status, caught.value.maybe_sent) == (403, True)
+
+    def test_never_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
+        """An error tells that nothing was sent when no connection was made."""
+        run_id = client.start_run("invoice-intake")
+        proxy.down()
+        with pytest.raises(UnreachableError) as caught:
+            client.finish_run(run_id, deadline=Deadline.after(0.5))
+        assert not caught.value.maybe_sent
+
+    def test_maybe_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
+        """An error tells that a try may have been done, also when a later one was not even sent."""
+        run_id = client.start_run("invoice-intake")
+
+        def down(exchange: Exchange) -> None:
+            proxy.down()
+            exchange.reset()
+
+        proxy.break_next("FinishRun", down)
+        with pytest.raises(UnreachableError) as caught:
+            client.finish_run(run_id, deadline=Deadline.after(1))
+        assert caught.value.maybe_sent

@@ -1,0 +1,1 @@
+"""The log lines, in programs that log in different ways."""
