@@ -1,5 +1,6 @@
 """A run guard for bots on Anymate: StartRun on entry, always FinishRun on exit, and nothing lost in between.
 
+Example:
     from anymate_guard import anymate_run
 
     with anymate_run("invoice-intake") as run:

@@ -1,11 +1,48 @@
-"""What a forked child must do over: locks, connections and files that belong to its parent."""
+"""What a fork asks for: locks, connections and files that belong to the parent are not the child's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_register = getattr(os, "register_at_fork", lambda **_: None)  # a platform without fork needs nothing
+
+_importing = threading.RLock()
+_waited = False
 
 
 def in_child(do: Callable[[], None]) -> None:
-    """Call `do` in every child that this process forks; a platform without fork needs nothing."""
-    getattr(os, "register_at_fork", lambda **_: None)(after_in_child=do)
+    """Call `do` in every child that this process forks."""
+    _register(after_in_child=do)
+
+
+def around(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:
+    """Call `before` ahead of every fork, and one of the others after it."""
+    _register(before=before, after_in_parent=in_parent, after_in_child=in_child)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Let forks wait while a module is imported late: a child would wait for ever for the thread that was at it."""
+    with _importing:
+        yield
+
+
+def _wait() -> None:
+    global _waited
+    _waited = _importing.acquire(timeout=10)  # a signal handler may fork in the middle of it all
+
+
+def _go_on() -> None:
+    if _waited:
+        _importing.release()
+
+
+def _start_over() -> None:
+    global _importing
+    _importing = threading.RLock()
+
+
+around(_wait, _go_on, _start_over)

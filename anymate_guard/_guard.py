@@ -13,11 +13,9 @@ from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-import attrs
-
-from anymate_guard import _delivery, _log, _signals
+from anymate_guard import _log, _signals
 from anymate_guard._client import AnymateClient
-from anymate_guard._delivery import Options, Shared
+from anymate_guard._delivery import Options, Stay
 from anymate_guard._fork import in_child
 from anymate_guard._run import Outcome, Run, Scope
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
@@ -157,6 +155,7 @@ class Guard:
             return use.enter()
         except BaseException:
             self._use = None
+            use.step_back()
             raise
 
     def __exit__(
@@ -171,6 +170,7 @@ class Guard:
             return await use.aenter()
         except BaseException:
             self._use = None
+            use.astep_back()
             raise
 
     async def __aexit__(
@@ -203,24 +203,29 @@ class _Use:
     def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
         self._client = client or _client_of_environment()
         self._process_key = process_key or _process_key(client)
-        self._options = options
+        self._stay = Stay(self._client, self._process_key, options)
         self._process = os.getpid()
-        self._shared: Shared | None = None
-        self._scope: Scope | None = None
         self._holds_signals = False
+        self._scope: Scope | None = None
 
     def enter(self) -> Run:
         self._hold_signals()
+        return self._open(self._stay.enter())
+
+    def step_back(self) -> None:
+        """Undo entering, as far as it got; an exception has ended it."""
         try:
-            return self._open(_delivery.enter(self._client, self._process_key, self._options))
-        except BaseException:
-            self._release_signals()
-            raise
+            self._stay.step_back()
+        finally:
+            self._close()
 
     def exit(self, error: BaseException | None) -> None:
         try:
             with _signals.deferred() if self._holds_signals else contextlib.nullcontext():
-                self._leave(self._outcome(error), error)
+                self._leave(error)
+        except BaseException:
+            self._leave(error)  # in case it came so early that nothing was left yet
+            raise
         finally:
             self._close()
 
@@ -229,42 +234,40 @@ class _Use:
 
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
-        try:
-            entering = _in_thread(_delivery.enter, self._client, self._process_key, self._options)
-            try:
-                return self._open(await asyncio.wrap_future(entering))
-            except asyncio.CancelledError:
-                entering.add_done_callback(self._step_back)
-                raise
-        except BaseException:
-            self._release_signals()
-            raise
+        return self._open(await asyncio.wrap_future(_in_thread(self._stay.enter)))
+
+    def astep_back(self) -> None:
+        """Undo entering, which may be under way still; nothing here waits, as the task may have been cancelled or closed."""
+        self._stay.give_up()
+        _in_thread(self._stay.step_back)
+        self._close()
 
     async def aexit(self, error: BaseException | None) -> None:
-        if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
-            self.exit(error)
-            return
         import asyncio
 
+        leaving = _in_thread(self._leave, error)
         try:
-            leaving = asyncio.wrap_future(_in_thread(self._leave, self._outcome(error), error))
+            if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
+                if not _loop_is_running():
+                    leaving.result()
+                return
+            waiting = asyncio.wrap_future(leaving)
             cancelled = None
-            while not leaving.done():
+            while not waiting.done():
                 try:
-                    await asyncio.wait([leaving])
+                    await asyncio.wait([waiting])
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
-            leaving.result()
+            waiting.result()
         finally:
             self._close()
         if cancelled is not None and error is None:
             raise cancelled
 
-    def _open(self, shared: Shared) -> Run:
-        self._shared = shared
-        bound = _log.bind(process_key=self._process_key, run_id=shared.run.run_id)
-        self._scope = Scope(shared.run, lambda: _log.unbind(bound))
-        return shared.run
+    def _open(self, run: Run) -> Run:
+        bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
+        self._scope = Scope(run, lambda: _log.unbind(bound))
+        return run
 
     def _outcome(self, error: BaseException | None) -> Outcome:
         if error is None:
@@ -275,15 +278,9 @@ class _Use:
             return "succeeded"
         return "failed"
 
-    def _leave(self, outcome: Outcome, error: BaseException | None) -> None:
-        if self._shared is not None and os.getpid() == self._process:  # a forked child leaves it to its parent
-            _delivery.leave(self._shared, outcome, self._options, f"{type(error).__name__}: {error}")
-
-    def _step_back(self, entering: Future[Shared]) -> None:
-        """Leave a run that was entered after its task was cancelled: no work was done in it."""
-        if not entering.cancelled() and entering.exception() is None:
-            no_credit = attrs.evolve(self._options, credit_failed_runs=False)
-            _delivery.leave(entering.result(), "interrupted", no_credit, "")
+    def _leave(self, error: BaseException | None) -> None:
+        if os.getpid() == self._process:  # a forked child leaves it to its parent
+            self._stay.leave(self._outcome(error), f"{type(error).__name__}: {error}")
 
     def _close(self) -> None:
         if self._scope is not None:
@@ -325,38 +322,49 @@ def _process_key(client: AnymateClient | None) -> str:
     key = (client and client.settings.process_key) or process_key_of_environment()
     if not key:
         raise ConfigurationError(
-            ["ANYMATE_PROCESS_KEY: is missing, and the guard names no process key: set it, or anymate_run(\"...\")"]
+            ['ANYMATE_PROCESS_KEY: is missing, and the guard names no process key: set it, or write anymate_run("...")']
         )
     return check_process_key(key, "ANYMATE_PROCESS_KEY")
 
 
 def _in_thread(call: Callable[..., T], *args: object) -> Future[T]:
-    """Call in a worker thread of our own, as the loop's are few and belong to the bot; at the interpreter's exit, here."""
-    from concurrent.futures import Future, ThreadPoolExecutor
+    """Call in a worker thread of our own, as the loop's belong to the bot; at the interpreter's exit, in this one."""
+    from concurrent.futures import Future
 
     global _executor
     context = copy_context()
-    with _lock:
+    with _lock, contextlib.suppress(RuntimeError):
         if _executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # raises, too, at the interpreter's exit
+
             _executor = ThreadPoolExecutor(_THREADS, "anymate_guard")
-        with contextlib.suppress(RuntimeError):
-            return _executor.submit(context.run, call, *args)
+        return _executor.submit(context.run, call, *args)
     future: Future[T] = Future()
     try:
         future.set_result(context.run(call, *args))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
         future.set_exception(error)
     return future
 
 
+def _loop_is_running() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _refuse_what_ends_too_early(function: Callable[..., Any]) -> None:
     if inspect.isclass(function):
         raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
-    for candidate in (function, getattr(function, "__call__", None)):
+    for candidate in (function, type(function).__call__):
         if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise TypeError(
                 f"{function!r} is a generator function: its run would end before its body began; "

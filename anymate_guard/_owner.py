@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+_LONGEST = 1 << 40  # offsets may lie beyond the end of the file, which stays empty
+_MUTEX = 0
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int, offset: int, *, shared: bool) -> None:  # noqa: ARG001  # Windows has no shared byte locks here
+    def _lock(file: int, offset: int, *, shared: bool) -> None:  # noqa: ARG001  # there are no shared locks of this kind
         os.lseek(file, offset, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
@@ -40,14 +45,16 @@ class Owner:
 
     Args:
         path: The lock file; made if missing, readable by its user only.
+        owner: Its id when it had one, in a file that is gone.
 
     Raises:
         OSError: The file can't be opened or locked.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: int | None = None) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.id = secrets.randbelow(1 << 40) + 1
+        self.id = owner or secrets.randbelow(_LONGEST) + 1
+        self.inode = os.fstat(self._file).st_ino
         _lock(self._file, self.id, shared=False)
 
     def alive(self, owner: int) -> bool:
@@ -60,3 +67,16 @@ class Owner:
             return True
         _unlock(self._file, owner)
         return False
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do something that one process at a time may do.
+
+        Raises:
+            OSError: Another process is at it.
+        """
+        _lock(self._file, _MUTEX, shared=False)
+        try:
+            yield
+        finally:
+            _unlock(self._file, _MUTEX)

@@ -221,21 +221,27 @@ class Run:
         return Attempt(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a run can't be pickled: return a Kpis from the worker and merge() it where the guard is")
+        raise TypeError(
+            "a run can't be pickled: return a Kpis from the worker and merge() it where the guard is"
+        )
 
     def _totals(self) -> tuple[int | None, int | None]:
         """Entries and nanoseconds so far; takes the lock to be held."""
         return self._closed or (_used(MOST, self._entries_room), _used(MOST * _NS, self._ns_room))
 
-    def _record(self, entries: int | None, nanoseconds: int | None, *, replace: bool = False, capped: bool = False) -> None:
+    def _record(
+        self, entries: int | None, nanoseconds: int | None, *, replace: bool = False, capped: bool = False
+    ) -> None:
         """Add to totals or replace them: all that are given, or none."""
         with _lock:
             if self._closed is not None:
                 raise RuntimeError(
                     f"the run on {self._process_key!r} is finished; record before the end of its block"
                 )
-            entries_room = _take("entries", MOST, self._entries_room, entries, replace, capped)
-            self._ns_room = _take("seconds saved", MOST * _NS, self._ns_room, nanoseconds, replace, capped)
+            entries_room = _take("entries", MOST, self._entries_room, entries, replace=replace, capped=capped)
+            self._ns_room = _take(
+                "seconds saved", MOST * _NS, self._ns_room, nanoseconds, replace=replace, capped=capped
+            )
             self._entries_room = entries_room
 
 
@@ -291,14 +297,16 @@ class Scope:
         _current.set(self)
 
     def leave(self) -> None:
-        """Put things back as they were, in whatever order scopes are left; elsewhere than in its own context, do nothing."""
+        """Put things back as they were, in whatever order scopes are left; in another context, do nothing."""
         scope = _current.get()
         if scope is self:
             _current.set(self._outer)
             self._undo()
             return
         while scope is not None:
-            if scope._outer is self:  # left before the one inside it, which then goes back to what was before both
+            if (
+                scope._outer is self
+            ):  # left before the one inside it, which then goes back to what was before both
                 scope._outer, scope._undo = self._outer, self._undo
                 return
             scope = scope._outer
@@ -308,7 +316,7 @@ _current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
 
 
 def _after_fork() -> None:
-    """The child is in no run: what it recorded would be lost, so it returns a Kpis. Another thread may hold the lock."""
+    """The child is in no run, as what it recorded would be lost; and another thread may have held the lock."""
     global _lock
     _lock = threading.Lock()
     _current.set(None)
@@ -359,12 +367,14 @@ def _used(most: int, room: int) -> int | None:
     return None if room < 0 else most - room
 
 
-def _take(what: str, most: int, room: int, amount: int | None, replace: bool, capped: bool) -> int:
+def _take(what: str, most: int, room: int, amount: int | None, *, replace: bool, capped: bool) -> int:
     """What is left of `room` after recording `amount`."""
     if amount is None:
         return room
     before = most if replace or room < 0 else room
     if amount > before and not capped:
         unit = most // MOST  # 1 for entries, a second's nanoseconds for seconds
-        raise ValueError(f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more")
+        raise ValueError(
+            f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more"
+        )
     return max(0, before - amount)

@@ -7,6 +7,7 @@ alone.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from anymate_guard._fork import in_child
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
+_process = 0  # in which they are taken
 _holds = 0  # open guards that asked for the signals
 _taken: list[int] = []  # the signals we handle now
 _exit: SystemExit | None = None  # raised by the first signal
@@ -25,10 +27,11 @@ _deferring = False  # while a finish is sent: it is completed first
 
 def hold() -> bool:
     """Take the signals that have their default action; True if `release` is owed. Does nothing off the main thread."""
-    global _holds
+    global _holds, _process
     if threading.current_thread() is not threading.main_thread():
         return False
     if _holds == 0:
+        _process = os.getpid()
         for number in _NUMBERS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _unwind)
@@ -43,10 +46,7 @@ def release() -> None:
     _holds -= 1
     if _holds == 0 and threading.current_thread() is threading.main_thread():
         _exit = None
-        while _taken:
-            number = _taken.pop()
-            if signal.getsignal(number) is _unwind:  # else the program installed its own meanwhile
-                signal.signal(number, signal.SIG_DFL)
+        _give_back()
 
 
 def raised(error: BaseException | None) -> bool:
@@ -70,7 +70,7 @@ def deferred() -> Iterator[None]:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     global _exit
-    if _exit is not None or _holds == 0:
+    if _exit is not None or _holds == 0 or os.getpid() != _process:  # a child may get one before it lets go
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
     _exit = SystemExit(128 + number)
@@ -82,8 +82,14 @@ def _let_go() -> None:
     """In a forked child: the guards are its parent's, so its signals get their default action back."""
     global _holds, _exit, _deferring
     _holds, _exit, _deferring = 0, None, False
+    _give_back()
+
+
+def _give_back() -> None:
     while _taken:
-        signal.signal(_taken.pop(), signal.SIG_DFL)
+        number = _taken.pop()
+        if signal.getsignal(number) is _unwind:  # else the program installed its own meanwhile
+            signal.signal(number, signal.SIG_DFL)
 
 
 in_child(_let_go)

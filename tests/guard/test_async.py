@@ -59,7 +59,10 @@ def test_two_tasks(sandbox: Sandbox) -> None:
         await asyncio.gather(work("short", first, second), work("rather-long", second, first))
 
     asyncio.run(main())
-    assert {run["processKey"]: run["overwriteEntries"] for run in sandbox.runs()} == {"short": 5, "rather-long": 11}
+    assert {run["processKey"]: run["overwriteEntries"] for run in sandbox.runs()} == {
+        "short": 5,
+        "rather-long": 11,
+    }
 
 
 @pytest.mark.parametrize("operation", ["StartRun", "FinishRun"])
@@ -261,7 +264,7 @@ def test_closed_coroutine(sandbox: Sandbox) -> None:
         await until(entering.done)
         coroutine.send(None)
         coroutine.close()
-        assert len(finishes(sandbox)) == 1
+        await until(lambda: len(finishes(sandbox)) == 1)
 
     asyncio.run(main())
     assert runs[0].outcome == "interrupted"
@@ -278,6 +281,6 @@ def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:
         generator = pages()
         await asyncio.create_task(anext(generator))
         await generator.aclose()
+        await until(lambda: len(finishes(sandbox)) == 1)
 
     asyncio.run(main())
-    assert len(finishes(sandbox)) == 1

@@ -84,13 +84,18 @@ def test_unrecorded_kpis_are_not_sent(sandbox: Sandbox) -> None:
     ],
 )
 def test_any_end_finishes_the_run(sandbox: Sandbox, error: BaseException, outcome: str) -> None:
-    """Whatever ends the body, the run is finished, and the very same exception comes out without any context of ours."""
-    with pytest.raises(type(error)) as caught, anymate_run("invoice-intake") as run:
+    """Whatever ends the body, the run is finished, and the very same exception comes out with no context of ours."""
+    guard = anymate_run("invoice-intake")
+    with pytest.raises(type(error)) as caught, guard as run:
         run.add_entries(2)
         raise error
     assert caught.value is error
     assert (error.__context__, error.__cause__) == (None, None)
-    assert (only_run(sandbox)["finished"], only_run(sandbox)["overwriteEntries"], run.outcome) == (True, 2, outcome)
+    assert (only_run(sandbox)["finished"], only_run(sandbox)["overwriteEntries"], run.outcome) == (
+        True,
+        2,
+        outcome,
+    )
 
 
 def test_broken_off_generator(sandbox: Sandbox) -> None:
@@ -115,7 +120,10 @@ def test_no_credit_for_a_failed_run(sandbox: Sandbox, recorded: Kpis) -> None:
         run.merge(recorded)
         raise ValueError
     run_at_server = only_run(sandbox)
-    assert (run_at_server["overwriteEntries"], run_at_server["overwriteSecondsSaved"]) == (recorded.entries or 0, 0)
+    assert (run_at_server["overwriteEntries"], run_at_server["overwriteSecondsSaved"]) == (
+        recorded.entries or 0,
+        0,
+    )
 
 
 def test_credit_for_a_run_that_succeeded(sandbox: Sandbox) -> None:
@@ -136,7 +144,10 @@ def test_failure_is_reported_after_the_finish(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt(), SystemExit(0)])
 def test_only_failures_are_reported(sandbox: Sandbox, error: BaseException | None) -> None:
     """report_failure says nothing of a run that succeeded or was interrupted."""
-    with contextlib.suppress(KeyboardInterrupt, SystemExit), anymate_run("invoice-intake", report_failure=True):
+    with (
+        contextlib.suppress(KeyboardInterrupt, SystemExit),
+        anymate_run("invoice-intake", report_failure=True),
+    ):
         if error:
             raise error
     assert sandbox.failures() == []
@@ -162,16 +173,26 @@ def test_not_ok_to_run(sandbox: Sandbox) -> None:
     """A process that was stopped raises NotOkToRun with the facts; nothing is started, the body does not run."""
     sandbox.set_process("invoice-intake", stopped=True)
     with (
-        pytest.raises(NotOkToRun, match="'invoice-intake' is not OK to run: the process is stopped") as caught,
+        pytest.raises(
+            NotOkToRun, match="'invoice-intake' is not OK to run: the process is stopped"
+        ) as caught,
         anymate_run("invoice-intake", check_ok_to_run=True),
     ):
         pytest.fail("the body ran")
-    assert (caught.value.gate_open, caught.value.tasks_available, caught.value.not_blocked_date) == (False, False, True)
+    assert (caught.value.gate_open, caught.value.tasks_available, caught.value.not_blocked_date) == (
+        False,
+        False,
+        True,
+    )
     assert calls(sandbox) == ["OkToRun"]
 
 
-@pytest.mark.parametrize("fault", [{"status": 404}, {"answer": {"okToRun": "maybe"}}, {"status": 503, "times": 9}])
-def test_ok_to_run_can_not_be_asked(hasty: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fault", [{"status": 404}, {"answer": {"okToRun": "maybe"}}, {"status": 503, "times": 9}]
+)
+def test_ok_to_run_can_not_be_asked(
+    hasty: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
+) -> None:
     """When OkToRun gives no answer, the guard warns and goes on."""
     hasty.fail_next("OkToRun", **fault)
     with anymate_run("invoice-intake", check_ok_to_run=True):
@@ -202,7 +223,9 @@ def test_adopted_run(sandbox: Sandbox) -> None:
     assert only_run(sandbox)["overwriteEntries"] == 1
 
 
-@pytest.mark.parametrize(("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)])
+@pytest.mark.parametrize(
+    ("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)]
+)
 def test_run_id_that_can_not_be_one(run_id: Any, kind: type[Exception]) -> None:
     """A run_id that is no whole number from 1 is refused by name."""
     with pytest.raises(kind, match=f"run_id must be .*{run_id!r}"):
@@ -247,9 +270,9 @@ def test_settings_missing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
     """Without settings, entering lists every missing variable at once and the body does not run."""
     for name in sandbox.environ:
         monkeypatch.delenv(name)
-    with pytest.raises(ConfigurationError, match="(?s)CLIENT_ID.*CLIENT_SECRET.*USERNAME.*PASSWORD"):
-        with anymate_run("invoice-intake"):
-            pytest.fail("the body ran")
+    listed = r"(?s)CLIENT_ID.*CLIENT_SECRET.*USERNAME.*PASSWORD"
+    with pytest.raises(ConfigurationError, match=listed), anymate_run("invoice-intake"):
+        pytest.fail("the body ran")
 
 
 def test_refused_start(hasty: Sandbox) -> None:
@@ -266,7 +289,10 @@ def test_refused_start(hasty: Sandbox) -> None:
 def test_refused_credentials(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wrong credentials raise AuthenticationError, naming the variables to check, and the body does not run."""
     monkeypatch.setenv("ANYMATE_PASSWORD", "wrong")
-    with pytest.raises(AuthenticationError, match="ANYMATE_PASSWORD") as caught, anymate_run("invoice-intake"):
+    with (
+        pytest.raises(AuthenticationError, match="ANYMATE_PASSWORD") as caught,
+        anymate_run("invoice-intake"),
+    ):
         pytest.fail("the body ran")
     assert "wrong" not in str(caught.value)
 
@@ -288,7 +314,7 @@ def test_required_start(hasty: Sandbox) -> None:
     """With require_start, an unreachable Anymate raises and the body does not run."""
     hasty.close()
     with (
-        pytest.raises(UnreachableError, match="token got no usable answer.*refused"),
+        pytest.raises(UnreachableError, match=r"token got no usable answer.*refused"),
         anymate_run("invoice-intake", require_start=True),
     ):
         pytest.fail("the body ran")
@@ -324,21 +350,29 @@ def test_required_finish(hasty: Sandbox, fault: dict[str, Any], kind: type[Excep
 def test_required_finish_of_a_failed_body(hasty: Sandbox) -> None:
     """With require_finish, a body that failed keeps its own exception."""
     error = ValueError("flawed")
-    with pytest.raises(ValueError, match="flawed") as caught, anymate_run("invoice-intake", require_finish=True):
+    with (
+        pytest.raises(ValueError, match="flawed") as caught,
+        anymate_run("invoice-intake", require_finish=True),
+    ):
         hasty.fail_next("FinishRun", status=403)
         raise error
     assert caught.value is error
     assert error.__context__ is None
 
 
-def test_disabled(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_disabled(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """ANYMATE_DISABLED=1 records and logs, calls nothing, and needs no credentials."""
     for name in sandbox.environ:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ANYMATE_DISABLED", "1")
-    with caplog.at_level(logging.INFO), anymate_run("invoice-intake", run_id=7, require_start=True) as run:
-        with anymate_run("invoice-intake", require_start=True) as inner:
-            inner.add_entries(2)
+    with (
+        caplog.at_level(logging.INFO),
+        anymate_run("invoice-intake", run_id=7, require_start=True) as run,
+        anymate_run("invoice-intake", require_start=True) as inner,
+    ):
+        inner.add_entries(2)
     assert (run.run_id, run.kpis, run.outcome) == (7, Kpis(2), "succeeded")
     assert sandbox.requests() == []
     assert "anymate.run_finished process_key=invoice-intake" in caplog.text
@@ -355,7 +389,11 @@ def test_disabled_body_that_fails(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
 def test_one_guard_entered_twice(sandbox: Sandbox) -> None:
     """Entering one guard object twice at the same time is refused; using it again afterwards is fine."""
     guard = anymate_run("invoice-intake")
-    with guard, pytest.raises(RuntimeError, match=r"anymate_run\('invoice-intake'\).* is entered already"), guard:
+    with (
+        guard,
+        pytest.raises(RuntimeError, match=r"anymate_run\('invoice-intake'\).* is entered already"),
+        guard,
+    ):
         pytest.fail("the body ran")
     with guard:
         pass
@@ -369,7 +407,7 @@ def test_left_but_not_entered() -> None:
 
 
 def test_log_context(sandbox: Sandbox) -> None:
-    """In the body process_key and run_id are bound for the bot's own lines; what was bound before is back afterwards."""
+    """In the body process_key and run_id are bound for the bot's own lines; afterwards what was bound before is back."""
     import structlog
 
     with structlog.contextvars.bound_contextvars(process_key="mine", other="kept"):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 import structlog
 
 from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
@@ -61,7 +60,9 @@ def test_left_in_the_order_of_entering(sandbox: Sandbox) -> None:
         ([KeyboardInterrupt, ValueError], "failed"),
     ],
 )
-def test_worst_outcome_counts(sandbox: Sandbox, errors: list[type[BaseException] | None], outcome: str) -> None:
+def test_worst_outcome_counts(
+    sandbox: Sandbox, errors: list[type[BaseException] | None], outcome: str
+) -> None:
     """The run failed if any of its guards failed, else was interrupted if any was."""
     with contextlib.ExitStack() as stack:
         guards = [anymate_run("invoice-intake") for _ in errors]
@@ -100,9 +101,8 @@ def test_failure_that_nobody_asked_to_report(sandbox: Sandbox) -> None:
 
 def test_required_finish_binds_the_last_one(sandbox: Sandbox) -> None:
     """require_finish binds the guard that is the last one out; one that leaves others behind has nothing to deliver."""
-    with anymate_run("invoice-intake"):
-        with anymate_run("invoice-intake", require_finish=True):
-            sandbox.fail_next("FinishRun", status=403)
+    with anymate_run("invoice-intake"), anymate_run("invoice-intake", require_finish=True):
+        sandbox.fail_next("FinishRun", status=403)
     assert not sandbox.runs()[0]["finished"]
 
 
@@ -185,7 +185,7 @@ def test_waiting_guards_start_themselves(sandbox: Sandbox) -> None:
 
 
 def test_context_after_any_order(sandbox: Sandbox) -> None:
-    """Guards left in the order they were entered put current run and log context back as they were before all of them."""
+    """Guards left in the order they were entered put current run and log context back as they were before."""
     before = structlog.contextvars.get_contextvars()
     first, second = anymate_run("first"), anymate_run("second")
     first.__enter__()

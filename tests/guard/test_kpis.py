@@ -20,7 +20,14 @@ from anymate_guard.sandbox import Sandbox
 
 MOST = 2_147_483_647
 
-REFUSED_ENTRIES = [(True, "True"), (-1, "-1"), (1.5, "1.5"), (1.0, "1.0"), ("3", "'3'"), (MOST + 1, "2147483648")]
+REFUSED_ENTRIES = [
+    (True, "True"),
+    (-1, "-1"),
+    (1.5, "1.5"),
+    (1.0, "1.0"),
+    ("3", "'3'"),
+    (MOST + 1, "2147483648"),
+]
 REFUSED_SECONDS = [
     (True, "True"),
     (float("nan"), "nan"),
@@ -68,7 +75,8 @@ def test_seconds_are_read_back_as_float(run: Run, seconds: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "seconds", "total"), [(10, 0.4, 4), (25, 0.3, 7.5), (10, 0.15, 1.5), (1000, 0.001, 1), (3, 1 / 3, 1)]
+    ("times", "seconds", "total"),
+    [(10, 0.4, 4), (25, 0.3, 7.5), (10, 0.15, 1.5), (1000, 0.001, 1), (3, 1 / 3, 1)],
 )
 def test_fractions_add_up(run: Run, times: int, seconds: float, total: float) -> None:
     """Fractions of seconds add up without the error of floats."""
@@ -88,7 +96,7 @@ def test_milliseconds_round_half_up_once(milliseconds: list[int]) -> None:
 
 
 def test_set_kpis_replaces_what_is_given(run: Run) -> None:
-    """set_kpis replaces a total that is given and leaves the other alone."""
+    """A total given to set_kpis is replaced, and the other left alone."""
     run.add_entries(3)
     run.add_seconds_saved(5)
     run.set_kpis(entries=7)
@@ -98,7 +106,7 @@ def test_set_kpis_replaces_what_is_given(run: Run) -> None:
 
 
 def test_merge_adds_both(run: Run) -> None:
-    """merge adds what a worker returned."""
+    """What a worker returned is added by merge."""
     run.merge(Kpis(2))
     run.merge(Kpis(3, 1.5))
     run.merge(Kpis())
@@ -106,7 +114,7 @@ def test_merge_adds_both(run: Run) -> None:
 
 
 def test_merge_takes_kpis_only(run: Run) -> None:
-    """merge refuses anything but a Kpis, naming it."""
+    """Anything but a Kpis is refused by merge, by name."""
     with pytest.raises(TypeError, match=r"merge takes a Kpis, got \{'entries': 3\}"):
         run.merge({"entries": 3})  # type: ignore[arg-type]
 
@@ -141,7 +149,9 @@ def test_seconds_that_are_refused(run: Run, value: Any, shown: str) -> None:
         (lambda run: run.set_kpis(entries=1, seconds_saved=MOST), lambda run: run.merge(Kpis(1, 1))),
     ],
 )
-def test_total_that_would_be_too_large(run: Run, fill: Callable[[Run], None], more: Callable[[Run], None]) -> None:
+def test_total_that_would_be_too_large(
+    run: Run, fill: Callable[[Run], None], more: Callable[[Run], None]
+) -> None:
     """A recording that would take a total over 2 147 483 647 is refused, and neither total changes."""
     fill(run)
     before = run.kpis

@@ -1,0 +1,81 @@
+"""Keeps the journal up with the open runs: what they recorded is in it at most a second later."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+
+from anymate_guard import _registry
+from anymate_guard._deadline import Deadline
+from anymate_guard._fork import in_child
+from anymate_guard._journal import Journal, all_journals
+from anymate_guard._registry import Shared
+from anymate_guard._run import close, totals
+
+_EVERY = 0.4  # seconds
+
+_thread: threading.Thread | None = None
+
+
+def begin() -> None:
+    """See that the recorder runs."""
+    global _thread
+    if _thread is None:
+        thread = threading.Thread(target=_work, name="anymate_guard", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no new thread at the interpreter's exit
+            thread.start()
+            _thread = thread
+
+
+def put_back(shared: Shared, deadline: Deadline) -> None:
+    """Leave a run that nobody can finish now to the journal, and to whoever settles it; a run not begun leaves nothing."""
+    entries, nanoseconds = close(shared.run, shared.outcome)
+    if not shared.client.settings.disabled:
+        row = shared.row
+        row.entries, row.nanoseconds = entries, nanoseconds
+        shared.journal.put_back(shared.claims, deadline, row if shared.state in {"open", "leaving"} else None)
+        if shared.state == "entering":
+            shared.journal.forget([row], deadline)
+    _registry.remove(shared)
+
+
+def _work() -> None:
+    global _thread
+    suspects: list[Shared] = []
+    while True:
+        time.sleep(_EVERY)
+        runs = _registry.all_runs("entering", "open", "leaving", "over")
+        if not runs and not any(journal.behind for journal in all_journals()):
+            _thread = None
+            return
+        _record([shared for shared in runs if shared.state == "open"])
+        # Seen twice: between counting out and finishing there is a moment, too.
+        for shared in suspects:
+            if _registry.given_up(shared) and shared in runs:
+                put_back(shared, Deadline.after(1))
+        suspects = [shared for shared in runs if _registry.given_up(shared)]
+
+
+def _record(runs: list[Shared]) -> None:
+    changed: defaultdict[Journal, list[tuple[Shared, tuple[object, ...]]]] = defaultdict(list)
+    for shared in runs:
+        now = (*totals(shared.run), shared.row.zeros, shared.row.run_id)
+        if now != shared.recorded and not shared.client.settings.disabled:
+            changed[shared.journal].append((shared, now))
+    for journal in all_journals():
+        news = changed[journal]
+        if news or journal.behind:
+            rows = [(shared.row, *totals(shared.run)) for shared, _ in news]
+            if journal.record(rows, Deadline.after(1)):
+                for shared, now in news:
+                    shared.recorded = now
+
+
+def _after_fork() -> None:
+    global _thread
+    _thread = None
+
+
+in_child(_after_fork)
