@@ -1,0 +1,1 @@
+"""What each command of `anymate-guard` does; the command line imports the one that it runs."""

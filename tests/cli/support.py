@@ -1,0 +1,82 @@
+"""The command line as a process, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from anymate_guard.sandbox import Sandbox
+
+T = TypeVar("T")
+
+TIMEOUT = 60
+COMMAND = (sys.executable, "-m", "anymate_guard")
+
+
+def ended(
+    *arguments: str | os.PathLike[str], stdin: str = "", **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of `anymate-guard` to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environ},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@contextmanager
+def started(*arguments: str | os.PathLike[str], **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command of `anymate-guard`, away from the terminal of whoever runs the tests."""
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environ},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        start_new_session=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(look: Callable[[], T]) -> T:
+    """Look again and again until there is something to see."""
+    end = time.monotonic() + TIMEOUT
+    while not (seen := look()):
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+    return seen
+
+
+def journal(**environ: str) -> list[dict[str, Any]]:
+    """What the journal holds."""
+    rows: list[dict[str, Any]] = json.loads(ended("journal", "--json", **environ).stdout)
+    return rows
+
+
+def recorded(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:
+    """The overrides of all runs; every one of them is finished."""
+    runs = sandbox.runs()
+    assert all(run["finished"] for run in runs)
+    return [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in runs]
+
+
+def under_way(sandbox: Sandbox, operation: str) -> bool:
+    """Whether a call has come in that is not answered yet."""
+    return any(
+        request["operation"] == operation and request["status"] is None for request in sandbox.requests()
+    )

@@ -1,0 +1,197 @@
+"""`anymate-guard exec`: signals, at any time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anymate_guard.sandbox import Sandbox
+
+from .support import COMMAND, TIMEOUT, ended, journal, recorded, started, under_way, until
+
+if sys.platform == "win32":
+    pytest.skip("signals are another matter there", allow_module_level=True)
+
+COUNT = """
+import os, signal, sys
+caught = []
+for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+    signal.signal(getattr(signal, name), lambda number, _: (caught.append(number), print(number, flush=True)))
+print("ready", flush=True)
+sys.stdin.readline()
+sys.exit(len(caught))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_passed_on(sandbox: Sandbox, number: signal.Signals) -> None:
+    """A signal goes to the command, which decides what becomes of it; the run is finished at its own end."""
+    with started("exec", "jobs", "--", sys.executable, "-c", COUNT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(2):
+            process.send_signal(number)
+            assert process.stdout.readline() == f"{int(number)}\n"
+        assert not sandbox.runs()[0]["finished"]
+        out, err = process.communicate("go on\n", timeout=TIMEOUT)
+    assert (process.returncode, out, err) == (2, "", "")
+    assert recorded(sandbox) == [(None, None)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_command_that_it_ends(sandbox: Sandbox, number: signal.Signals) -> None:
+    """A command that the signal ends gives 128 and its number; being interrupted is no failure to report."""
+    script = "echo entries=3 >> $ANYMATE_KPI_FILE; echo ready; exec sleep 60"
+    with started("exec", "--report-failure", "jobs", "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 128 + number
+    assert recorded(sandbox) == [(3, None)]
+    assert sandbox.failures() == []
+
+
+def test_command_that_ends_well_all_the_same(sandbox: Sandbox) -> None:
+    """A command that cleans up and ends with 0 after a signal has succeeded."""
+    script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done"
+    with started("exec", "--no-credit-failed-runs", "jobs", "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 0
+    assert recorded(sandbox) == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
+def test_before_the_command(sandbox: Sandbox, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """A signal while the run is being started ends `exec` at once, and the command is not run."""
+    sandbox.fail_next("StartRun", hang=True)
+    with started("exec", "jobs", "--", "touch", tmp_path / "marker") as process:
+        until(lambda: under_way(sandbox, "StartRun"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (code, "")
+    assert not (tmp_path / "marker").exists()
+    assert journal() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_while_finishing(sandbox: Sandbox, number: signal.Signals) -> None:
+    """A signal after the command's end waits for the finish, and leaves the exit code alone."""
+    sandbox.fail_next("FinishRun", delay=0.5)
+    with started("exec", "jobs", "--", "sh", "-c", "exit 3") as process:
+        until(lambda: under_way(sandbox, "FinishRun"))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (3, "")
+    assert recorded(sandbox) == [(None, None)]
+
+
+def test_twice_while_finishing(sandbox: Sandbox) -> None:
+    """A second signal leaves at once, and the finish is in the journal."""
+    sandbox.fail_next("FinishRun", hang=True)
+    patience = {"ANYMATE_TIMEOUT": "1000", "ANYMATE_DEADLINE": "1000"}
+    command = ["sh", "-c", "echo entries=3 >> $ANYMATE_KPI_FILE"]
+    with started("exec", "jobs", "--", *command, **patience) as process:
+        until(lambda: under_way(sandbox, "FinishRun"))
+        process.terminate()
+        until(lambda: not handles(process, signal.SIGTERM))
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
+    assert process.returncode == -signal.SIGTERM
+    assert ended("journal", "deliver").returncode == 0
+    assert recorded(sandbox) == [(3, None)]
+
+
+def handles(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    mask = next(line for line in lines if line.startswith("SigCgt:")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_in_between(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A signal that comes when the run is started and the command is not yet, reaches the command."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, subprocess, sys\n"
+        "class Late(subprocess.Popen):\n"
+        "    def __init__(self, *args, **more):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        super().__init__(*args, **more)\n"
+        "subprocess.Popen = Late\n"
+        "from anymate_guard.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 143
+    assert recorded(sandbox) == [(None, None)]
+
+
+def test_ignored(sandbox: Sandbox) -> None:
+    """A signal that is ignored, as SIGHUP under nohup, stays so for `exec` and for the command."""
+    script = "trap '' HUP; exec \"$@\""
+    command = "echo ready; read line; exit 4"
+    with subprocess.Popen(
+        ["sh", "-c", script, "sh", *COMMAND, "exec", "jobs", "--", "sh", "-c", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGHUP)
+        process.communicate("go on\n", timeout=TIMEOUT)
+    assert process.returncode == 4
+    assert recorded(sandbox) == [(None, None)]
+
+
+def test_ctrl_c_at_a_terminal(sandbox: Sandbox) -> None:
+    """A Ctrl-C that the terminal has given to the command is not passed on a second time; SIGTERM is."""
+    own, its = os.openpty()
+    take_terminal = (
+        "import fcntl, os, sys, termios\n"
+        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "os.execv(sys.executable, sys.argv[1:])\n"
+    )
+    command = [*COMMAND, "exec", "--report-failure", "jobs", "--", sys.executable, "-c", COUNT]
+    with subprocess.Popen(
+        [sys.executable, "-c", take_terminal, *command],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+    ) as process:
+        os.close(its)
+        with os.fdopen(own, "r+b", buffering=0) as terminal:
+            read_until(terminal.fileno(), b"ready")
+            process.send_signal(signal.SIGSTOP)  # two that come at the same moment would count as one
+            terminal.write(b"\x03")
+            read_until(terminal.fileno(), b"2\r\n")
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            read_until(terminal.fileno(), b"15\r\n")
+            terminal.write(b"go on\n")
+            process.wait(TIMEOUT)
+    assert process.returncode == 2
+    assert recorded(sandbox) == [(None, None)]
+    assert sandbox.failures() == []
+
+
+def read_until(file: int, expected: bytes) -> None:
+    """Read from a terminal until something appears."""
+    seen = b""
+    while expected not in seen:
+        seen += os.read(file, 1)

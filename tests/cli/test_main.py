@@ -1,0 +1,75 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .support import COMMAND, TIMEOUT, ended
+
+
+@pytest.fixture(name="version")
+def _version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The version that is installed, as far as metadata tells."""
+    folder = tmp_path / "anymate_guard-47.11.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: anymate-guard\nVersion: 47.11\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return "47.11"
+
+
+def test_version(version: str) -> None:
+    """`--version` prints the version that is installed."""
+    done = ended("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{version}\n", "")
+
+
+def test_version_is_quick(version: str) -> None:
+    """`--version` imports nothing of what other commands need."""
+    program = (
+        "import sys\n"
+        "from anymate_guard.__main__ import main\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit:\n    print({'requests', 'structlog', 'werkzeug'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True
+    )
+    assert done.stdout.splitlines() == [version, "set()"]
+
+
+def test_no_command() -> None:
+    """Without a command it says which there are, and exits with 2."""
+    done = ended()
+    assert done.returncode == 2
+    assert "COMMAND" in done.stderr
+    commands = ended("--help").stdout
+    for name in ("sandbox", "demo", "exec", "check", "journal"):
+        assert f"\n    {name} " in commands
+
+
+def test_reader_that_leaves(sandbox: object) -> None:
+    """A reader that leaves early, as `head` does, sees no traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [*COMMAND, "journal"], stdout=write, stderr=subprocess.PIPE, timeout=TIMEOUT, check=False
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (1, b"")
+
+
+def test_closed_output(sandbox: object, tmp_path: Path) -> None:
+    """A program started without stdout and stderr, as by some schedulers, does its work."""
+    script = 'exec "$@" >&- 2>&-'
+    marker = tmp_path / "marker"
+    command = ["sh", "-c", script, "sh", *COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c"]
+    done = subprocess.run(
+        [*command, f"touch {marker}; echo x=1 >> $ANYMATE_KPI_FILE; exit 3"], timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 3
+    assert marker.exists()

@@ -1,0 +1,1 @@
+"""The README, typed in as a user types it."""
