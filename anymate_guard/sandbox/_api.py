@@ -79,6 +79,7 @@ class Api:
         seen = self._seen(request, path, operation, data)
         self._world.traffic.add(seen)
         response = answered(lambda: self._play(_route(request, segments, operation, data)))
+        seen["answer"] = _shown_answer(operation, response)
         seen["status"] = response.status_code
         return response
 
@@ -89,6 +90,7 @@ class Api:
             "path": path,
             "body": shown_login(data, _is_form(request)) if operation == TOKEN else shown_body(data),
             "status": None,
+            "answer": "",
             "connection": request.environ[CONNECTION],
             "at": values.iso(self._world.clock()),
             "userAgent": request.headers.get("User-Agent", ""),
@@ -172,6 +174,12 @@ class Api:
         reason = values.text("reason", fields.get("reason", ""))
         overrides, active_from = _overrides(fields), _moment(fields.get("activationdate"))
         return _result(self._world.state.give_back(task_id, call.operation, reason, overrides, active_from))
+
+
+def _shown_answer(operation: str | None, response: Response) -> str:
+    """Return an answer as the list of requests shows it."""
+    is_token = operation == TOKEN and response.status_code == 200
+    return "(a token)" if is_token else shown_body(response.get_data())
 
 
 def _operation(segments: list[str]) -> str | None:

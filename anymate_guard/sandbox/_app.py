@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from werkzeug.exceptions import Forbidden, NotFound, RequestEntityTooLarge
+from werkzeug.exceptions import Forbidden, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from anymate_guard.sandbox._api import Api
 from anymate_guard.sandbox._control import Control
 from anymate_guard.sandbox._http import answered
+from anymate_guard.sandbox._page import Page
 from anymate_guard.sandbox._world import World
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class App:
     def __init__(self, world: World, control: Control) -> None:
         self._api = Api(world)
         self._control = control
+        self._page = Page(world)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request; a reset or a hang raises `Dropped` instead."""
@@ -43,8 +45,8 @@ class App:
         segments = path.removeprefix("/").removesuffix("/").split("/")
         if segments[0] == "sandbox":
             return self._control.respond(request.method, segments[1:], data)
-        if segments == [""]:
-            raise NotFound("There is no page here.")
+        if segments == [""] or segments[0] == "page":
+            return self._page.respond(request, segments)
         return self._api.respond(request, path, segments, data)
 
 

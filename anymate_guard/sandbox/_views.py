@@ -50,6 +50,7 @@ class RequestView(TypedDict):
     path: str
     body: str
     status: int | None
+    answer: str
     connection: int
     at: str
     userAgent: str

@@ -50,6 +50,7 @@ def test_requests(sandbox: Sandbox, bot: Bot) -> None:
         "path": "/api/StartRun/invoices",
         "body": "",
         "status": 200,
+        "answer": f'{{"processKey": "invoices", "runId": {run_id}}}',
         "connection": 1,
         "at": "2025-12-24T12:00:00.250000+00:00",
         "userAgent": "",

@@ -46,7 +46,9 @@ def test_key_that_is_no_text(bot: Bot) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
+        "/nonsense",
+        "/page/nonsense",
+        "/page/page.html",
         "/api",
         "/api/",
         "/api/Nonsense/x",
