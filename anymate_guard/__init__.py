@@ -7,19 +7,22 @@ Example:
         run.add_entries(3)
 """
 
-from anymate_guard._client import AnymateClient
-from anymate_guard._guard import anymate_run
-from anymate_guard._run import Kpis, Run, current_run
-from anymate_guard._settings import Settings
-from anymate_guard.errors import (
-    AnymateGuardError,
-    ApiError,
-    AuthenticationError,
-    ConfigurationError,
-    NoCurrentRun,
-    NotOkToRun,
-    UnreachableError,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anymate_guard._client import AnymateClient
+    from anymate_guard._guard import anymate_run
+    from anymate_guard._run import Kpis, Run, current_run
+    from anymate_guard._settings import Settings
+    from anymate_guard.errors import (
+        AnymateGuardError,
+        ApiError,
+        AuthenticationError,
+        ConfigurationError,
+        NoCurrentRun,
+        NotOkToRun,
+        UnreachableError,
+    )
 
 __all__ = [
     "AnymateClient",
@@ -36,3 +39,23 @@ __all__ = [
     "anymate_run",
     "current_run",
 ]
+
+# pytest imports this package in every project it is installed in, so names are imported when they are first used.
+_HOMES = {"AnymateClient": "_client", "anymate_run": "_guard", "Settings": "_settings"}
+_HOMES |= dict.fromkeys(("Kpis", "Run", "current_run"), "_run")
+
+
+if not TYPE_CHECKING:  # a checker would take any name for one that exists
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

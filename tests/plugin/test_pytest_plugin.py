@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -391,3 +392,13 @@ def test_readme(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-p", PLUGIN, "-W", "error")
     assert result.ret == pytest.ExitCode.OK
     assert result.parseoutcomes()["passed"] == "\n".join(blocks).count("def test_")
+
+
+def test_costs_nothing() -> None:
+    """Loaded by pytest in a project that does not use it, the plugin brings in nothing but itself."""
+    code = (
+        "import sys, dataclasses, datetime, typing, pytest; before = set(sys.modules); "
+        f"import {PLUGIN}; print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "['anymate_guard', 'anymate_guard.pytest_plugin']\n"

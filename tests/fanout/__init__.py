@@ -1,0 +1,1 @@
+"""Tests of the examples that spread a batch over processes and machines."""
