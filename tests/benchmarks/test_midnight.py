@@ -1,4 +1,4 @@
-"""The simulation of a midnight rush: nothing gets lost in it, and the README shows what it prints."""
+"""The simulation of a midnight rush: nothing gets lost in it, and the docs show what it prints."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_bots_by_hand_give_up(table: list[list[str]]) -> None:
     assert int(each_second["requests"]) > 2 * int(guard["requests"])
 
 
-def test_readme_shows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table in the README is what the simulation prints."""
+def test_docs_show_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table in the docs is what the simulation prints."""
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.midnight import table
 
-    assert table(10_000, 200) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table(10_000, 200) in (ROOT / "docs" / "midnight.md").read_text(encoding="utf-8")
