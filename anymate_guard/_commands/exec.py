@@ -92,7 +92,8 @@ class Command:
         self._words = words
         self._keep_credentials = keep_credentials
         self._process: subprocess.Popen[bytes] | None = None
-        self._signals: list[int] = []
+        self._stopped = False
+        self._early: list[int] = []  # signals that came before there was a process
 
     def run(self, run: Run) -> None:
         """Run it to its end.
@@ -108,7 +109,7 @@ class Command:
             self._wait(self._started(run, kpis.path), kpis)
         if self.code == 0:
             return
-        if self._signals:
+        if self._stopped:
             raise Stopped
         raise CommandFailed(f"{self._words[0]!r} ended with exit code {self.code}")
 
@@ -122,7 +123,7 @@ class Command:
             problem = f"can't run {self._words[0]!r}: {error.strerror}"
             say("exec", problem)
             raise CommandFailed(problem) from error
-        for number in self._signals:
+        for number in self._early:
             self._process.send_signal(number)
         return self._process
 
@@ -153,8 +154,10 @@ class Command:
         if self.over:
             signal.signal(number, signal.SIG_DFL)  # its run is being finished; only a second signal ends that
             return
-        self._signals.append(number)
-        if self._process is not None and not _given_already(number):
+        self._stopped = True
+        if self._process is None:
+            self._early.append(number)
+        elif not _given_already(number):
             self._process.send_signal(number)
 
 

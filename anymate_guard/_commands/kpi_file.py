@@ -18,9 +18,7 @@ def kpi_file(run: Run) -> Iterator[KpiFile]:
     """Have a file for the scope of a block; a full disk must not keep the command from its work."""
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(
-                TemporaryDirectory(prefix="anymate-guard-", ignore_cleanup_errors=True)
-            )
+            folder = stack.enter_context(TemporaryDirectory(prefix="anymate-guard-", ignore_cleanup_errors=True))
             path = Path(folder, "kpis")
             path.touch(mode=0o600)
         except OSError as error:

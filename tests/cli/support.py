@@ -19,9 +19,7 @@ TIMEOUT = 60
 COMMAND = (sys.executable, "-m", "anymate_guard")
 
 
-def ended(
-    *arguments: str | os.PathLike[str], stdin: str = "", **environ: str
-) -> subprocess.CompletedProcess[str]:
+def ended(*arguments: str | os.PathLike[str], stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `anymate-guard` to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
@@ -77,6 +75,4 @@ def recorded(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:
 
 def under_way(sandbox: Sandbox, operation: str) -> bool:
     """Whether a call has come in that is not answered yet."""
-    return any(
-        request["operation"] == operation and request["status"] is None for request in sandbox.requests()
-    )
+    return any(request["operation"] == operation and request["status"] is None for request in sandbox.requests())

@@ -64,9 +64,7 @@ def test_not_executable(sandbox: Sandbox, tmp_path: Path, content: str | None) -
 
 def test_streams_are_the_commands_own(sandbox: Sandbox) -> None:
     """stdin, stdout and stderr belong to the command, down to its last byte."""
-    copy = (
-        "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer); sys.stderr.write('ærr')"
-    )
+    copy = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer); sys.stderr.write('ærr')"
     given = bytes(range(256)) * 1000
     done = subprocess.run(
         [*COMMAND, "exec", "jobs", "--", sys.executable, "-X", "utf8", "-c", copy],
@@ -196,9 +194,7 @@ def test_no_place_for_kpis(sandbox: Sandbox) -> None:
 
 def test_kpis_survive_a_kill(sandbox: Sandbox) -> None:
     """KPIs are in the journal while the command runs, so that kill -9 loses none that are a second old."""
-    with started(
-        "exec", "jobs", "--", "sh", "-c", "echo entries=3 >> $ANYMATE_KPI_FILE; read line"
-    ) as process:
+    with started("exec", "jobs", "--", "sh", "-c", "echo entries=3 >> $ANYMATE_KPI_FILE; read line") as process:
         rows = until(lambda: [row for row in journal() if row["entries"] is not None])
         assert [(row["state"], row["entries"]) for row in rows] == [("open", 3)]
         process.kill()
@@ -210,9 +206,7 @@ def test_kpis_survive_a_kill(sandbox: Sandbox) -> None:
 def test_anymate_is_unreachable(sandbox: Sandbox) -> None:
     """An outage leaves exit code and output alone, is told in one line, and the finish is not lost."""
     sandbox.close()
-    done = run(
-        "echo out; echo entries=3 >> $ANYMATE_KPI_FILE; env | grep RUN_ID; exit 5", ANYMATE_DEADLINE="1"
-    )
+    done = run("echo out; echo entries=3 >> $ANYMATE_KPI_FILE; env | grep RUN_ID; exit 5", ANYMATE_DEADLINE="1")
     assert (done.returncode, done.stdout) == (5, "out\n")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("anymate-guard exec: trouble with Anymate: ")
@@ -297,9 +291,7 @@ def test_failures(sandbox: Sandbox) -> None:
     run("exit 0", *options)
     assert sandbox.failures() == []
     run("echo entries=2 >> $ANYMATE_KPI_FILE; exit 3", *options)
-    assert [failure["message"] for failure in sandbox.failures()] == [
-        "CommandFailed: 'sh' ended with exit code 3"
-    ]
+    assert [failure["message"] for failure in sandbox.failures()] == ["CommandFailed: 'sh' ended with exit code 3"]
     assert recorded(sandbox) == [(None, None), (2, 0)]
 
 

@@ -20,8 +20,11 @@ if sys.platform == "win32":
 COUNT = """
 import os, signal, sys
 caught = []
+def catch(number, _):
+    caught.append(number)
+    os.write(1, b"%d\\n" % number)
 for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-    signal.signal(getattr(signal, name), lambda number, _: (caught.append(number), print(number, flush=True)))
+    signal.signal(getattr(signal, name), catch)
 print("ready", flush=True)
 sys.stdin.readline()
 sys.exit(len(caught))
@@ -69,9 +72,7 @@ def test_command_that_ends_well_all_the_same(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(None, None)]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
 def test_before_the_command(sandbox: Sandbox, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """A signal while the run is being started ends `exec` at once, and the command is not run."""
     sandbox.fail_next("StartRun", hang=True)
@@ -132,9 +133,7 @@ def test_in_between(sandbox: Sandbox, tmp_path: Path) -> None:
         "from anymate_guard.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=TIMEOUT, check=False
-    )
+    done = subprocess.run([sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=TIMEOUT, check=False)
     assert done.returncode == 143
     assert recorded(sandbox) == [(None, None)]
 
@@ -162,9 +161,7 @@ def test_ctrl_c_at_a_terminal(sandbox: Sandbox) -> None:
     """A Ctrl-C that the terminal has given to the command is not passed on a second time; SIGTERM is."""
     own, its = os.openpty()
     take_terminal = (
-        "import fcntl, os, sys, termios\n"
-        "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "os.execv(sys.executable, sys.argv[1:])\n"
+        "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.executable, sys.argv[1:])\n"
     )
     command = [*COMMAND, "exec", "--report-failure", "jobs", "--", sys.executable, "-c", COUNT]
     with subprocess.Popen(

@@ -36,9 +36,7 @@ def test_version_is_quick(version: str) -> None:
         "try:\n    main(['--version'])\n"
         "except SystemExit:\n    print({'requests', 'structlog', 'werkzeug'} & set(sys.modules))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True)
     assert done.stdout.splitlines() == [version, "set()"]
 
 
@@ -56,11 +54,17 @@ def test_reader_that_leaves(sandbox: object) -> None:
     """A reader that leaves early, as `head` does, sees no traceback."""
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.run(
-        [*COMMAND, "journal"], stdout=write, stderr=subprocess.PIPE, timeout=TIMEOUT, check=False
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    done = subprocess.run(
+        [*COMMAND, "journal"],
+        env=buffered,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=TIMEOUT,
+        check=False,
     )
     os.close(write)
-    assert (process.returncode, process.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_closed_output(sandbox: object, tmp_path: Path) -> None:

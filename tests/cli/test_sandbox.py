@@ -18,9 +18,7 @@ def exports(lines: list[str]) -> dict[str, str]:
     """The variables that a shell sets when these lines are pasted into it."""
     script = "".join(lines) + "env"
     clean = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        ["sh", "-c", script], env=clean, capture_output=True, text=True, timeout=TIMEOUT, check=True
-    )
+    done = subprocess.run(["sh", "-c", script], env=clean, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
     return {name: value for name, value in variables.items() if name.startswith("ANYMATE_")}
 
@@ -67,9 +65,7 @@ def test_without_the_extra() -> None:
         "import sys\nsys.modules['werkzeug'] = None\n"
         "from anymate_guard.__main__ import main\nsys.exit(main(['sandbox']))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'anymate_guard[sandbox]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -69,15 +69,11 @@ def test_the_invoices_that_come_along(start: Demo) -> None:
     assert result.code == 0
     assert count >= 200
     assert {"wrong total", "wrong VAT", "no valid VAT number", "bad date", "duplicate"} <= set(rejected)
-    assert (
-        f"{count} invoices processed: {count - len(rejected)} booked, {len(rejected)} rejected" in result.out
-    )
+    assert f"{count} invoices processed: {count - len(rejected)} booked, {len(rejected)} rejected" in result.out
     for reason in set(rejected):
         assert re.search(rf"^ +{rejected.count(reason)} rejected: {reason}$", result.out, re.MULTILINE)
     saved = 20 * count + 95.5 * (count - len(rejected))
-    assert re.search(
-        rf"run \d+ on invoice-intake: finished, {count} entries, {saved:.0f} seconds saved", result.out
-    )
+    assert re.search(rf"run \d+ on invoice-intake: finished, {count} entries, {saved:.0f} seconds saved", result.out)
 
 
 def test_logs_are_json(start: Demo) -> None:
@@ -187,9 +183,7 @@ def test_file_that_cannot_be_read(start: Demo, name: str, why: str) -> None:
     """A missing file or a folder is named in one line; the run is finished, and the failure reported."""
     result = ended(start, name)
     assert result.code == 2
-    assert result.complaints == [
-        f"anymate-guard demo: can't read '{name}': {result.complaints[0].split(': ')[2]}"
-    ]
+    assert result.complaints == [f"anymate-guard demo: can't read '{name}': {result.complaints[0].split(': ')[2]}"]
     assert why in result.complaints[0]
     assert "finished, 0 entries, 0 seconds saved" in result.out
     assert "anymate.failure_reported" in result.err
@@ -229,7 +223,5 @@ def test_killed(start: Demo, tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "anymate.run_started" in process.stderr.readline()
         process.kill()
-        process.communicate(
-            timeout=TIMEOUT
-        )  # ends when nobody has stderr open any more, the sandbox included
+        process.communicate(timeout=TIMEOUT)  # ends when nobody has stderr open any more, the sandbox included
     assert process.returncode == -signal.SIGKILL

@@ -50,9 +50,7 @@ def test_retry_loop(sandbox: Sandbox, example: Example) -> None:
         *in_the_loop,
         *[(key.replace("tenacity", "stamina"), entries, seconds) for key, entries, seconds in in_the_loop],
     ]
-    shown = [
-        f"{run['processKey']}: run {run['runId']}, {run['creditedEntries']} entries" for run in sandbox.runs()
-    ]
+    shown = [f"{run['processKey']}: run {run['runId']}, {run['creditedEntries']} entries" for run in sandbox.runs()]
     assert done.stdout.splitlines()[-len(shown) :] == shown  # stamina logs to stdout before
 
 
