@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,7 @@ class Reply:
         return self.mask.quoted(self.answer.body.decode("utf-8", "replace")) or "an empty answer"
 
     @property
+    @unseen
     def trouble(self) -> str:
         """What may pass if the call is tried again; empty for an answer that counts."""
         if self.answer.error:
@@ -90,11 +92,9 @@ class Reply:
 
 
 @unseen
-def read(operation: str, answer: Answer, mask: Mask, sent_before: bool) -> Reply:
+def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Reply:
     """Read an answer."""
     data = None
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         data = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        pass
     return Reply(operation, answer, data if isinstance(data, dict) else None, mask, sent_before)

@@ -15,7 +15,8 @@ from anymate_guard import _journal, _recorder, _registry
 from anymate_guard._client import AnymateClient
 from anymate_guard._deadline import Deadline
 from anymate_guard._log import emit
-from anymate_guard._registry import Options, Place, Shared
+from anymate_guard._options import Options
+from anymate_guard._registry import Place, Shared
 from anymate_guard._rows import Entered, Owed, Row, total
 from anymate_guard._run import Outcome, Run, close, set_run_id
 from anymate_guard._settling import Line, deliver, deliver_all, settle
@@ -103,7 +104,7 @@ class Stay:
         emit("info", "anymate.run_left", process_key=self._process_key, run_id=shared.run.run_id)
 
     def step_back(self) -> None:
-        """Leave the run, if it was entered, because the body will not begin: no work was done, so no credit is asked for."""
+        """Leave the run, if it was entered, as the body will not begin: no work was done, so no credit is due."""
         self._options = attrs.evolve(self._options, credit_failed_runs=False)
         self.leave("interrupted")
 
@@ -271,7 +272,7 @@ def _report_failure(shared: Shared, message: str, line: Line) -> None:
 
 
 def finish_all() -> None:
-    """At the interpreter's exit: finish what is open still, as in a daemon thread, and wait for what is being finished."""
+    """At the interpreter's exit: finish what is open still, in a daemon thread say, and what is being finished."""
     left = _registry.all_runs("open", "leaving", "over")
     deadline = Deadline.after(max((shared.client.settings.deadline for shared in left), default=0))
     for shared in left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging  # noqa: F401  # its own hook takes its lock, which an import may need: ours has to come before it
 import os
 import threading
 from collections.abc import Callable, Iterator

@@ -14,14 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from anymate_guard import _log, _signals
-from anymate_guard._client import AnymateClient
-from anymate_guard._delivery import Options, Stay
-from anymate_guard._fork import in_child
+from anymate_guard._fork import importing, in_child
+from anymate_guard._options import Options
 from anymate_guard._run import Outcome, Run, Scope
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from anymate_guard._client import AnymateClient
     from concurrent.futures import Future, ThreadPoolExecutor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,8 +105,8 @@ def anymate_run(
         return Guard(None, None, Options())(process_key)
     if process_key is not None:
         check_process_key(process_key)
-    if client is not None and not isinstance(client, AnymateClient):
-        raise TypeError(f"client must be an AnymateClient, got {client!r}")
+    if client is not None:
+        _check_client(client)
     if run_id is not None:
         if type(run_id) is not int:
             raise TypeError(f"run_id must be a whole number, got {run_id!r}")
@@ -161,8 +161,14 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        use = self._end()
-        use.exit(error)
+        use, self._use = self._use, None
+        if use is None:
+            raise self._not_entered()
+        try:
+            use.exit(error)
+        except BaseException:
+            use.see_that_it_is_left(error)
+            raise
 
     async def __aenter__(self) -> Run:
         use = self._begin()
@@ -176,7 +182,9 @@ class Guard:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        use = self._end()
+        use, self._use = self._use, None
+        if use is None:
+            raise self._not_entered()
         await use.aexit(error)
 
     def _begin(self) -> _Use:
@@ -189,12 +197,8 @@ class Guard:
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
         )
 
-    def _end(self) -> _Use:
-        with _lock:
-            use, self._use = self._use, None
-        if use is None:
-            raise RuntimeError(f"{self!r} is left, but was not entered")
-        return use
+    def _not_entered(self) -> RuntimeError:
+        return RuntimeError(f"{self!r} is left, but was not entered")
 
 
 class _Use:
@@ -203,6 +207,9 @@ class _Use:
     def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
         self._client = client or _client_of_environment()
         self._process_key = process_key or _process_key(client)
+        with importing():
+            from anymate_guard._delivery import Stay  # with the client and the journal, 40 ms
+
         self._stay = Stay(self._client, self._process_key, options)
         self._process = os.getpid()
         self._holds_signals = False
@@ -223,9 +230,13 @@ class _Use:
         try:
             with _signals.deferred() if self._holds_signals else contextlib.nullcontext():
                 self._leave(error)
-        except BaseException:
-            self._leave(error)  # in case it came so early that nothing was left yet
-            raise
+        finally:
+            self._close()
+
+    def see_that_it_is_left(self, error: BaseException | None) -> None:
+        """Leave if that was not done yet, as an exception out of a signal handler may have come before it."""
+        try:
+            self._leave(error)
         finally:
             self._close()
 
@@ -302,10 +313,20 @@ def _cancellations() -> tuple[type[BaseException], ...]:
     return () if asyncio is None else (asyncio.CancelledError,)
 
 
+def _check_client(client: object) -> None:
+    from anymate_guard._client import AnymateClient
+
+    if not isinstance(client, AnymateClient):
+        raise TypeError(f"client must be an AnymateClient, got {client!r}")
+
+
 def _client_of_environment() -> AnymateClient:
     global _shared_client
     with _lock:
         if _shared_client is None:
+            with importing():
+                from anymate_guard._client import AnymateClient
+
             _shared_client = AnymateClient(Settings.from_env())
         return _shared_client
 

@@ -35,7 +35,7 @@ class Request:
     def having(self, **headers: str) -> Request:
         """The request with these headers, too; `_` stands for `-` in their names."""
         more = {name.replace("_", "-"): value for name, value in headers.items()}
-        return attrs.evolve(self, headers={**self.headers, **more})
+        return Request(self.method, self.base, self.path, self.body, {**self.headers, **more})  # evolve takes longer
 
 
 @attrs.frozen

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
-import platformdirs
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import around
+from anymate_guard._fork import around, importing
 from anymate_guard._log import emit
 from anymate_guard._owner import Owner
 from anymate_guard._rows import Account, Claims, Damaged, Entered, Owed, Row, View, total
@@ -37,13 +36,15 @@ _SCHEMA = (
     entries INTEGER,
     nanoseconds INTEGER,
     zeros INTEGER NOT NULL,
-    sent INTEGER NOT NULL
+    sent INTEGER NOT NULL,
+    at REAL NOT NULL
     )""",
-    "CREATE INDEX rows_of_account ON rows (address, username)",
     "CREATE TABLE outages (address TEXT PRIMARY KEY, at REAL NOT NULL)",
 )
-_READ = "SELECT id, address, username, process_key, run_id, owner, state, entries, nanoseconds, zeros, sent FROM rows"
-_PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_READ = "SELECT id, address, username, process_key, run_id, owner, state, entries, nanoseconds, zeros, sent, at FROM rows"
+_READ_ALL = f"{_READ} ORDER BY at"
+_READ_ACCOUNT = f"{_READ} WHERE address = ? AND username = ? ORDER BY at"
+_PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_BACK = (
     "UPDATE rows SET state = 'done', sent = sent OR run_id NOTNULL WHERE id = ? AND owner = ? AND state = 'finishing'"
 )
@@ -64,6 +65,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.sqlite3"
+        self._names = str(self.path), str(self.path.with_name("owners.lock"))  # a Path takes longer to look at
         # Never held while waiting for a locked file, so that a fork may wait for it. Reentrant, as the garbage collector
         # may close a generator, and leave the guard in it, anywhere.
         self._lock = threading.RLock()
@@ -76,7 +78,7 @@ class Journal:
     @staticmethod
     def at(folder: Path | None) -> Journal:
         """The journal in a folder, or in the user's state directory; one per folder and process."""
-        name = os.path.abspath(folder or platformdirs.user_state_dir("anymate_guard", appauthor=False))  # noqa: PTH100
+        name = os.path.abspath(folder or _user_folder())  # noqa: PTH100
         with _opening:
             journal = _journals.get(name)
             if journal is None:
@@ -111,7 +113,7 @@ class Journal:
         if row.run_id is not None:
             carry = "UPDATE rows SET run_id = ? WHERE id = ? AND run_id IS NULL AND state = 'open'"
             statements += [(carry, (row.run_id, other.id)) for other in carried]
-        self._do(lambda database: _execute(database, statements), None, deadline, _LEAST)
+        self._do(_Statements(statements), False, deadline, _LEAST)
 
     def record(self, rows: Iterable[tuple[Row, int | None, int | None]], deadline: Deadline) -> bool:
         """Write the KPIs so far, entries and nanoseconds, of rows that are open; False if that was not possible."""
@@ -190,7 +192,7 @@ class Journal:
         """Every row, and whether its owner is alive."""
 
         def work(database: sqlite3.Connection) -> list[tuple[Row, bool]]:
-            rows = [Row.of(columns) for columns in database.execute(f"{_READ} ORDER BY rowid")]
+            rows = [Row.of(columns) for columns in database.execute(_READ_ALL)]
             return [(row, self._me().alive(row.owner)) for row in rows]
 
         return self._do(work, [], deadline)
@@ -206,7 +208,7 @@ class Journal:
         """Apply a rule to the rows of an account, and write what it changed."""
 
         def work(database: sqlite3.Connection) -> T:
-            rows = [Row.of(columns) for columns in database.execute(f"{_READ} WHERE address = ? AND username = ?", account)]
+            rows = [Row.of(columns) for columns in database.execute(_READ_ACCOUNT, account)]
             found = database.execute("SELECT at FROM outages WHERE address = ?", account[:1]).fetchone()
             outage = found is not None and abs(time.time() - found[0]) < _OUTAGE
             owner = self._me()
@@ -221,11 +223,7 @@ class Journal:
     def _write(self, statements: Sequence[Statement], deadline: Deadline) -> bool:
         """Write now, or with the next change; False for the latter."""
 
-        def work(database: sqlite3.Connection) -> bool:
-            _execute(database, statements)
-            return True
-
-        written = self._do(work, False, deadline, _LEAST)
+        written = self._do(_Statements(statements), False, deadline, _LEAST)
         if not written:
             with self._lock:
                 self._later = [*self._later, *statements]
@@ -249,7 +247,8 @@ class Journal:
         later = self._later
         try:
             with database:  # commits or rolls back in one step, which no signal's exception can come between
-                database.execute("BEGIN IMMEDIATE")
+                if later or not isinstance(work, _Statements) or len(work.all) > 1:
+                    database.execute("BEGIN IMMEDIATE")
                 _execute(database, later)
                 result = work(database)
                 self._later = []
@@ -259,21 +258,21 @@ class Journal:
         return result
 
     def _me(self) -> Owner:
-        path = self.path.with_name("owners.lock")
+        name = self._names[1]
         if self._owner is None:
-            self._owner = Owner(path)
-        elif _inode(path) != self._owner.inode:  # somebody cleaned up: be seen in the new file, too
-            self._owner = Owner(path, self._owner.id)
+            self._owner = Owner(Path(name))
+        elif _inode(name) != self._owner.inode:  # somebody cleaned up: be seen in the new file, too
+            self._owner = Owner(Path(name), self._owner.id)
         return self._owner
 
     def _connect(self) -> sqlite3.Connection:
-        if self._database is not None and _inode(self.path) != self._inode:
+        if self._database is not None and _inode(self._names[0]) != self._inode:
             self._disconnect()  # it was moved aside or deleted
         if self._database is None:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._inode = _inode(self.path)
+            self._inode = _inode(self._names[0])
             database = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 _prepare(database)
@@ -302,7 +301,7 @@ class Journal:
     def _move_aside(self) -> Path:
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         with contextlib.suppress(OSError), self._me().alone():
-            if _inode(self.path) == self._inode:  # else another program has moved it and made a new one
+            if _inode(self._names[0]) == self._inode:  # else another program has moved it and made a new one
                 for suffix in ("-wal", "-shm", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH104  # a suffix, not a path
@@ -314,8 +313,26 @@ class Journal:
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
 
 
+@attrs.frozen
+class _Statements:
+    """Statements to be done in one step; a single one needs no transaction around it."""
+
+    all: Sequence[Statement]
+
+    def __call__(self, database: sqlite3.Connection) -> bool:
+        _execute(database, self.all)
+        return True
+
+
 class _Newer(sqlite3.Error):
     """The file has a schema that this version does not know."""
+
+
+def _user_folder() -> str:
+    with importing():
+        import platformdirs  # 4 ms
+
+    return platformdirs.user_state_dir("anymate_guard", appauthor=False)
 
 
 def close_all() -> None:
@@ -343,7 +360,7 @@ def _execute(database: sqlite3.Connection, statements: Iterable[Statement]) -> N
         database.execute(statement, values)
 
 
-def _inode(path: Path) -> int:
+def _inode(path: str) -> int:
     """Which file a path leads to; 0 for none."""
     try:
         return os.stat(path).st_ino  # noqa: PTH116  # half the time of Path.stat
@@ -365,7 +382,9 @@ def _is_damaged(error: Exception) -> bool:
 
 def _prepare(database: sqlite3.Connection) -> None:
     """Set up a connection, and the tables in a new file."""
+    database.execute("PRAGMA page_size = 1024")  # in a new file; a page is written for every change
     database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA wal_autocheckpoint = 4000")
     database.execute("PRAGMA synchronous = NORMAL")
     with database:
         database.execute("BEGIN IMMEDIATE")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -35,6 +34,9 @@ def emit(level: str, event: str, **fields: object) -> None:
                 known = {"process_key": None, "run_id": None, **known}
             getattr(_program_s_logger(), level)(event, **known)
         else:
+            with importing():
+                import logging  # 3 ms
+
             logging.getLogger(NAME).log(getattr(logging, level.upper()), "%s %s", event, _KeyValue(known))
 
 

@@ -7,7 +7,6 @@ they are used again. Nor would a lock that children inherit, since one left behi
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +52,7 @@ class Owner:
 
     def __init__(self, path: Path, owner: int | None = None) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.id = owner or secrets.randbelow(_LONGEST) + 1
+        self.id = owner or int.from_bytes(os.urandom(5), "big") + 1
         self.inode = os.fstat(self._file).st_ino
         _lock(self._file, self.id, shared=False)
 

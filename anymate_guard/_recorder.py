@@ -16,21 +16,22 @@ from anymate_guard._run import close, totals
 
 _EVERY = 0.4  # seconds
 
+_lock = threading.Lock()
 _thread: threading.Thread | None = None
 
 
 def begin() -> None:
     """See that the recorder runs."""
     global _thread
-    if _thread is None:
-        thread = threading.Thread(target=_work, name="anymate_guard", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no new thread at the interpreter's exit
+    with _lock, contextlib.suppress(RuntimeError):  # no new thread at the interpreter's exit
+        if _thread is None:
+            thread = threading.Thread(target=_work, name="anymate_guard", daemon=True)
             thread.start()
             _thread = thread
 
 
 def put_back(shared: Shared, deadline: Deadline) -> None:
-    """Leave a run that nobody can finish now to the journal, and to whoever settles it; a run not begun leaves nothing."""
+    """Leave a run that nobody can finish now to the journal, and so to settling; one not begun leaves nothing."""
     entries, nanoseconds = close(shared.run, shared.outcome)
     if not shared.client.settings.disabled:
         row = shared.row
@@ -38,6 +39,7 @@ def put_back(shared: Shared, deadline: Deadline) -> None:
         shared.journal.put_back(shared.claims, deadline, row if shared.state in {"open", "leaving"} else None)
         if shared.state == "entering":
             shared.journal.forget([row], deadline)
+    shared.state = "over"
     _registry.remove(shared)
 
 
@@ -46,15 +48,18 @@ def _work() -> None:
     suspects: list[Shared] = []
     while True:
         time.sleep(_EVERY)
-        runs = _registry.all_runs("entering", "open", "leaving", "over")
-        if not runs and not any(journal.behind for journal in all_journals()):
-            _thread = None
-            return
+        with _lock:
+            runs = _registry.all_runs("entering", "open", "leaving", "over")
+            if not runs and not any(journal.behind for journal in all_journals()):
+                _thread = None
+                return
         _record([shared for shared in runs if shared.state == "open"])
         # Seen twice: between counting out and finishing there is a moment, too.
         for shared in suspects:
             if _registry.given_up(shared) and shared in runs:
-                put_back(shared, Deadline.after(1))
+                with shared.transit:
+                    _registry.take_over(shared)
+                    put_back(shared, Deadline.after(1))
         suspects = [shared for shared in runs if _registry.given_up(shared)]
 
 
@@ -74,8 +79,8 @@ def _record(runs: list[Shared]) -> None:
 
 
 def _after_fork() -> None:
-    global _thread
-    _thread = None
+    global _lock, _thread
+    _lock, _thread = threading.Lock(), None
 
 
 in_child(_after_fork)

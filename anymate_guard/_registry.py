@@ -13,6 +13,7 @@ from anymate_guard._client import AnymateClient
 from anymate_guard._deadline import Deadline
 from anymate_guard._fork import in_child
 from anymate_guard._journal import Journal
+from anymate_guard._options import Options
 from anymate_guard._rows import Claims, Row
 from anymate_guard._run import Outcome, Run, set_run_id
 from anymate_guard.errors import UnreachableError
@@ -22,18 +23,6 @@ Key = tuple[str, str, bool, str]
 
 _POLL = 0.005  # seconds between two looks at a run that another thread starts or finishes
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]
-
-
-@attrs.frozen
-class Options:
-    """What one guard asks for; see `anymate_run`."""
-
-    run_id: int | None = None
-    check_ok_to_run: bool = False
-    report_failure: bool = False
-    credit_failed_runs: bool = True
-    require_start: bool = False
-    require_finish: bool = False
 
 
 @attrs.define(eq=False)
@@ -53,6 +42,7 @@ class Shared:
         claims: What entering or leaving it has claimed in the journal.
         transit: Held by whoever starts or finishes it. Not held in these states, it was given up by an exception.
         started: Monotonic time.
+        journal: Where it is kept.
     """
 
     client: AnymateClient
@@ -67,17 +57,17 @@ class Shared:
     claims: Claims = attrs.field(factory=Claims)
     transit: threading.Lock = attrs.field(factory=threading.Lock)
     started: float = attrs.field(factory=time.monotonic)
+    journal: Journal = attrs.field(init=False)
+
+    @journal.default
+    def _journal(self) -> Journal:
+        return Journal.at(self.client.settings.state_dir)
 
     @property
     def key(self) -> Key:
         """What guards that share a run have in common."""
         settings = self.client.settings
         return settings.api_url, settings.username, settings.disabled, self.row.process_key
-
-    @property
-    def journal(self) -> Journal:
-        """Where it is kept."""
-        return Journal.at(self.client.settings.state_dir)
 
 
 @attrs.define

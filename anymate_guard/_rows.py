@@ -13,6 +13,7 @@ A row whose owner is dead stays as it is until a guard, or `anymate-guard journa
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -53,6 +54,7 @@ class Row:
         zeros: Whether KPIs that were not recorded count as 0; for a row whose owner died, whether that was asked for.
         sent: Whether a FinishRun may have reached Anymate.
         id: The row's own number.
+        at: When it was made, in seconds since 1970: what is owed longest is settled first.
     """
 
     address: str
@@ -66,18 +68,19 @@ class Row:
     zeros: bool = False
     sent: bool = False
     id: int = attrs.field(factory=_new_id)
+    at: float = attrs.field(factory=time.time)
 
     @classmethod
     def of(cls, columns: Sequence[Any]) -> Row:
         """The row of these columns, in the order of `values`."""
-        number, address, username, key, run_id, owner, state, entries, nanoseconds, zeros, sent = columns
+        number, address, username, key, run_id, owner, state, entries, nanoseconds, zeros, sent, at = columns
         texts = all(type(text) is str for text in (address, username, key))
-        numbers = all(type(value) is int for value in (number, owner, zeros, sent)) and owner >= 0
+        numbers = type(at) is float and all(type(value) is int for value in (number, owner, zeros, sent))
         maybe = all(value is None or (type(value) is int and value >= 0) for value in (run_id, entries, nanoseconds))
         if not (texts and numbers and maybe and state in _STATES):
             raise Damaged(f"a row makes no sense: {columns!r}")
         return cls(
-            address, username, key, run_id, owner, state, entries, nanoseconds, bool(zeros), bool(sent), number
+            address, username, key, run_id, owner, state, entries, nanoseconds, bool(zeros), bool(sent), number, at
         )
 
     def values(self) -> tuple[object, ...]:
@@ -94,6 +97,7 @@ class Row:
             self.nanoseconds,
             self.zeros,
             self.sent,
+            self.at,
         )
 
     @property
@@ -240,7 +244,7 @@ class View:
         return [row for row in self.rows if row.process_key == process_key]
 
     def _take(self, rows: Sequence[Row], claims: Claims) -> Owed:
-        owed = attrs.evolve(total(rows), outage=self.outage, written=True)
+        owed = total(rows, outage=self.outage, written=True)
         claims.add(rows)
         for row in rows:
             row.owner, row.state, row.sent = self._me, "finishing", owed.sent
@@ -261,7 +265,7 @@ class View:
         return (run_id is None or run_id != entering.run_id) and not any(self._left_behind(row) for row in rows)
 
 
-def total(rows: Sequence[Row]) -> Owed:
+def total(rows: Sequence[Row], *, outage: bool = False, written: bool = False) -> Owed:
     """What one FinishRun for these rows of a run has to say."""
     entries = [row.entries for row in rows if row.entries is not None]
     nanoseconds = [row.nanoseconds for row in rows if row.nanoseconds is not None]
@@ -272,4 +276,4 @@ def total(rows: Sequence[Row]) -> Owed:
     )
     # A row that its dead owner was finishing may have been sent.
     sent = any(row.sent or (row.state == "finishing" and row.run_id is not None) for row in rows)
-    return Owed(rows[0].process_key, rows[0].run_id, kpis, sent, tuple(rows))
+    return Owed(rows[0].process_key, rows[0].run_id, kpis, sent, tuple(rows), outage, written)

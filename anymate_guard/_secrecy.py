@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import json
 import re
 import sys
@@ -29,10 +28,10 @@ def unseen(function: Callable[P, T]) -> Callable[P, T]:
         outer = sys.exc_info()[1]
         try:
             return function(*args, **kwargs)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # it goes on, without its frames
             del args, kwargs
             _forget_frames(error, outer)
-            raise error.with_traceback(None)  # noqa: TRY201, B904  # a bare raise brings the old one back on 3.10
+            raise error.with_traceback(None)  # noqa: B904  # a bare raise brings the old one back on 3.10
 
     return call
 
@@ -80,6 +79,8 @@ def _any_spelling(char: str) -> str:
     """A pattern for one character as servers may echo it."""
     if _PLAIN.fullmatch(char):
         return char.replace(".", r"\.")
+    import html  # for an answer that is quoted
+
     escaped = {
         quote(char, safe=""),
         json.dumps(char)[1:-1],

@@ -24,7 +24,16 @@ _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't called missing too
-_SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_SWITCH_WORDS = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 @attrs.frozen(init=False)

@@ -7,31 +7,29 @@ alone.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from anymate_guard._fork import in_child
+from anymate_guard._fork import around
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
-_process = 0  # in which they are taken
 _holds = 0  # open guards that asked for the signals
 _taken: list[int] = []  # the signals we handle now
 _exit: SystemExit | None = None  # raised by the first signal
+_waiting: list[set[signal.Signals | int]] = []  # what was held back before, while a process forks
 _deferring = False  # while a finish is sent: it is completed first
 
 
 def hold() -> bool:
     """Take the signals that have their default action; True if `release` is owed. Does nothing off the main thread."""
-    global _holds, _process
+    global _holds
     if threading.current_thread() is not threading.main_thread():
         return False
     if _holds == 0:
-        _process = os.getpid()
         for number in _NUMBERS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _unwind)
@@ -70,7 +68,7 @@ def deferred() -> Iterator[None]:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     global _exit
-    if _exit is not None or _holds == 0 or os.getpid() != _process:  # a child may get one before it lets go
+    if _exit is not None or _holds == 0:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
     _exit = SystemExit(128 + number)
@@ -78,11 +76,23 @@ def _unwind(number: int, frame: FrameType | None) -> None:
         raise _exit
 
 
+def _hold_back() -> None:
+    """Let signals wait while a process forks: Python forgets those that reach the child before it runs."""
+    if _taken:
+        _waiting.append(signal.pthread_sigmask(signal.SIG_BLOCK, _taken))
+
+
+def _let_come() -> None:
+    while _waiting:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _waiting.pop())
+
+
 def _let_go() -> None:
     """In a forked child: the guards are its parent's, so its signals get their default action back."""
     global _holds, _exit, _deferring
     _holds, _exit, _deferring = 0, None, False
     _give_back()
+    _let_come()
 
 
 def _give_back() -> None:
@@ -92,4 +102,4 @@ def _give_back() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-in_child(_let_go)
+around(_hold_back, _let_come, _let_go)

@@ -11,6 +11,7 @@ import http.client
 import io
 import queue
 import socket
+import sys
 import threading
 from typing import Any
 
@@ -20,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from anymate_guard._deadline import Deadline
 from anymate_guard._http import Answer, Request
@@ -46,8 +48,8 @@ class Transport:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._session = requests.Session()  # for its reading of the environment
-        self._adapter = _Adapter(pool_maxsize=1)
-        self._routes: dict[str, tuple[Any, str]] = {}
+        self._adapter: Any = _Adapter(pool_maxsize=1)  # not all of it is typed
+        self._routes: dict[str, _Route] = {}
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -56,18 +58,25 @@ class Transport:
     def exchange(self, request: Request, deadline: Deadline) -> Answer:
         """Send a request once and read its answer; failures come back as an `Answer` without status."""
         _local.deadline, _local.timeout, _local.sent = deadline, self._timeout, False
+        handled = sys.exc_info()[1]  # by the bot, while it calls us
         try:
             return self._exchange(request)
         except Exception as error:  # noqa: BLE001  # requests, urllib3, http.client and ssl raise many kinds
-            return Answer(error=f"{request.base}: {_innermost(error)}", maybe_sent=_local.sent)
+            return Answer(error=f"{request.base}: {_innermost(error, handled)}", maybe_sent=_local.sent)
 
     @unseen
     def _exchange(self, request: Request) -> Answer:
+        route = self._routes.get(request.base) or self._route(request.base)
+        connection = route.idle()
+        if connection is not None:
+            return route.exchange(connection, request)
+        return self._exchange_on_new(route, request)
+
+    def _exchange_on_new(self, route: _Route, request: Request) -> Answer:
         patience = _patience()
-        pool, prefix = self._route(request.base)
-        response = pool.urlopen(
+        response = route.pool.urlopen(
             request.method,
-            prefix + request.path,
+            route.prefix + request.path,
             body=request.body,
             headers=request.headers,
             retries=_ONCE,
@@ -93,18 +102,98 @@ class Transport:
         headers = response.headers
         return Answer(response.status, body, headers.get("Retry-After"), headers.get("Location"))
 
-    def _route(self, base: str) -> tuple[Any, str]:
-        """The pool for an address, and what goes before the path; proxies and CA bundles as in requests."""
-        route = self._routes.get(base)
-        if route is None:
-            request = requests.Request("GET", base).prepare()
-            settings = self._session.merge_environment_settings(base, {}, None, None, None)
-            pool = self._adapter.get_connection_with_tls_context(
-                request, settings["verify"], settings["proxies"], settings["cert"]
-            )
-            prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
-            route = self._routes[base] = (pool, prefix)
+    def _route(self, base: str) -> _Route:
+        """The way to an address; proxies and CA bundles as in requests."""
+        request = requests.Request("GET", base).prepare()
+        settings = self._session.merge_environment_settings(base, {}, None, None, None)
+        pool = self._adapter.get_connection_with_tls_context(
+            request, settings["verify"], settings["proxies"], settings["cert"]
+        )
+        if pool.scheme == "https":
+            self._adapter.cert_verify(pool, base, settings["verify"], settings["cert"])
+            if pool.proxy is None:  # a proxy's own certificate is looked at with the pool's settings
+                _share_context(pool)
+        prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
+        route = self._routes[base] = _Route(pool, prefix)
         return route
+
+
+def _share_context(pool: Any) -> None:
+    """Read the CA bundle once for all connections: certifi's takes 10 ms."""
+    context = create_urllib3_context()
+    context.load_verify_locations(pool.ca_certs, pool.ca_cert_dir)
+    pool.conn_kw["ssl_context"] = context
+    pool.ca_certs = pool.ca_cert_dir = None
+
+
+class _Route:
+    """The way to an address.
+
+    Attributes:
+        pool: Makes connections, through a proxy if need be.
+        prefix: What goes before the path.
+    """
+
+    def __init__(self, pool: Any, prefix: str) -> None:
+        self.pool = pool
+        self.prefix = prefix
+        # Not for a proxy that forwards, whose requests have headers of their own, nor for a SOCKS proxy.
+        forwarded = pool.proxy is not None and pool.scheme == "http"
+        self._idle: list[Any] = pool.pool.all if isinstance(pool.pool, _Queue) and not forwarded else []
+        host = f"[{pool.host}]" if ":" in pool.host else pool.host
+        self._host = host if pool.port == pool.ConnectionCls.default_port else f"{host}:{pool.port}"
+
+    def idle(self) -> Any:
+        """A kept-alive connection; None where a new one is needed."""
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if connection.is_connected:
+                return connection
+            connection.close()
+        return None
+
+    def exchange(self, connection: Any, request: Request) -> Answer:
+        """Send a request over a kept-alive connection, in one piece, and read its answer."""
+        try:
+            connection.sock.settimeout(_patience())
+            _local.sent = True
+            try:
+                connection.sock.sendall(self._bytes(request))
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it may have answered before it hung up
+            answer = _read(connection, request.method)
+        except BaseException:
+            connection.close()
+            raise
+        if not connection.is_closed:
+            self._idle.append(connection)
+        return answer
+
+    def _bytes(self, request: Request) -> bytes:
+        """A request as http.client would write it."""
+        lines = [f"{request.method} {self.prefix}{request.path} HTTP/1.1", f"Host: {self._host}"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        body = request.body
+        if body is None:
+            return "\r\n".join([*lines, "", ""]).encode("ascii")
+        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("ascii") + body
+
+
+def _read(connection: Any, method: str) -> Answer:
+    """Read an answer; the connection is closed where it can't be used again."""
+    response = _Response(connection.sock, method=method)
+    response.begin()
+    body = response.read(_MOST_BYTES + 1)
+    if response.will_close or len(body) > _MOST_BYTES or response.length:
+        connection.close()
+    if len(body) > _MOST_BYTES:
+        return Answer(error=f"HTTP {response.status} with an answer of more than {_MOST_BYTES} bytes")
+    if response.length:
+        raise http.client.IncompleteRead(body, response.length)
+    return Answer(response.status, body, response.getheader("Retry-After"), response.getheader("Location"))
 
 
 def _patience() -> float:
@@ -115,11 +204,11 @@ def _patience() -> float:
     return min(_local.timeout, left)
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost(error: BaseException, handled: BaseException | None) -> str:
     """The innermost reason, which says more than the wrappings of the libraries."""
     while True:
         inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-        if not isinstance(inner, BaseException):
+        if inner is handled or not isinstance(inner, BaseException):
             return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         error = inner
 
@@ -129,7 +218,7 @@ class _Reader(io.RawIOBase):
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)
+        self._raw = sock.makefile("rb", buffering=0)  # the socket lives until this is closed, too
 
     def readable(self) -> bool:
         return True
@@ -170,13 +259,11 @@ class _Http(HTTPConnection):
         for tried, (*_, address) in enumerate(addresses):
             share = min(_patience(), _local.deadline.left() / (len(addresses) - tried))
             try:
-                sock = create_connection(
-                    (str(address[0]), self.port), share, self.source_address, self.socket_options
-                )
-                sock.settimeout(_patience())  # for a TLS handshake
+                sock = create_connection((str(address[0]), self.port), share, self.source_address, self.socket_options)
             except OSError as error:
                 failure = error
             else:
+                sock.settimeout(max(0.01, min(_local.timeout, _local.deadline.left())))  # for a TLS handshake
                 return sock
         raise failure
 
@@ -203,11 +290,23 @@ class _Https(_Http, HTTPSConnection):
     pass
 
 
-class _Queue(queue.LifoQueue[Any]):
+class _Queue:
     """Keeps every connection, so that there are as many as threads at work and none is thrown away."""
 
     def __init__(self, maxsize: int) -> None:  # noqa: ARG002  # the pool fills it with that many empty places
-        super().__init__()
+        self.all: list[Any] = []
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The connection used last."""
+        try:
+            return self.all.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, block: bool = True) -> None:
+        """Keep a connection."""
+        if connection is not None:
+            self.all.append(connection)
 
 
 class _HttpPool(HTTPConnectionPool):

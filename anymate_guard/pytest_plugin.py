@@ -151,18 +151,19 @@ class AnymateSandbox:
 
 @pytest.fixture(scope="session")
 def _anymate_server() -> Iterator[Sandbox]:
-    missing = ""
     try:
         from anymate_guard.sandbox import Sandbox
     except ModuleNotFoundError as error:
         if error.name != "werkzeug":
             raise
         missing = str(error)
-    if missing:  # not said above, where pytest would show the import error, too
-        advice = f"the fixture {_FIXTURE} needs the sandbox ({missing}): pip install 'anymate-guard[sandbox]'"
-        pytest.fail(advice, pytrace=False)
-    with Sandbox() as server:
-        yield server
+    else:
+        with Sandbox() as server:
+            yield server
+        return
+    # Said here, because inside `except` pytest would show the import error, too.
+    advice = f"the fixture {_FIXTURE} needs the sandbox ({missing}): pip install 'anymate-guard[sandbox]'"
+    pytest.fail(advice, pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,11 @@ class Control:
             "failures": {"GET": lambda _: world.state.failures()},
             "processes": {"GET": lambda _: world.state.processes()},
             "requests": {"GET": lambda _: world.traffic.list()},
-            "faults": {"GET": lambda _: world.faults.list(), "POST": _reading(self.add_fault)},
+            "faults": {
+                "GET": lambda _: world.faults.list(),
+                "POST": _reading(self.add_fault),
+                "DELETE": lambda _: world.end_faults(),
+            },
             "tokens": {"PUT": _reading(self.set_tokens)},
             "reset": {"POST": lambda _: world.reset()},
         }

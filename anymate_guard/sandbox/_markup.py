@@ -53,6 +53,7 @@ ROW = Markup('<tr role="row" id="{}" class="{}">{}</tr>')
 CELL = Markup('<td role="cell" class="{}" data-label="{}"><div>{}</div></td>')
 TAG = Markup('{} <span class="tag">{}</span>')
 PAGER = Markup('<nav class="pager" aria-label="Pages of runs">{}<span>{}</span>{}</nav>')
+FAULTS = Markup('<ul>{}</ul><button type="button" id="end-faults">Let all calls through</button>')
 FAULT = Markup("<li>{} of <b>{}</b>{}: {}</li>")
 FAILURE = Markup('<li id="failure-{}"><p class="where"><b>{}</b> {}</p><p class="said">{}</p></li>')
 CODE = Markup('<code class="text">{}</code>')
@@ -218,7 +219,7 @@ def _faults(faults: Iterable[dict[str, object]]) -> Markup:
         )
         for fault in faults
     ]
-    return Markup("<ul>{}</ul>").format(_join(rows)) if rows else NOTHING.format("Nothing is set to fail.")
+    return FAULTS.format(_join(rows)) if rows else NOTHING.format("Nothing is set to fail.")
 
 
 def _fault(fault: Mapping[str, object]) -> str:

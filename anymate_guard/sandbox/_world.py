@@ -21,6 +21,11 @@ class World:
         self.traffic = Traffic()
         self.alarm = Alarm()
 
+    def end_faults(self) -> None:
+        """Forget the faults still to come and wake hanging requests."""
+        self.faults.reset()
+        self.alarm.ring()
+
     def reset(self) -> None:
         """Forget everything and wake hanging requests; tokens stay good, for clients that live on."""
         self.faults.reset()

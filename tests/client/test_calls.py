@@ -153,7 +153,12 @@ def test_refused_start_keeps_its_route(proxy: FaultProxy, client: AnymateClient)
     with pytest.raises(ApiError):
         client.start_run("unknown")
     paths: list[str] = []
-    proxy.break_next("StartRun", lambda exchange: (paths.append(exchange.path), faults.status(400)(exchange))[1])
+
+    def see(exchange: Exchange) -> None:
+        paths.append(exchange.path)
+        exchange.answer(400)
+
+    proxy.break_next("StartRun", see)
     with pytest.raises(ApiError):
         client.start_run("invoice-intake")
     assert paths == ["/api/StartRun/invoice-intake"]

@@ -17,23 +17,35 @@ from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.clients import client_of, ends_within, settings_of
-from tests.support.proxy import Fault, FaultProxy
+from tests.support.proxy import Exchange, Fault, FaultProxy
 
+
+def dripping(data: bytes, *, after: bytes = b"") -> Fault:
+    """An answer that drips, perhaps after a beginning that does not."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.send(after)
+        exchange.drip(data)
+
+    return fault
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 SLOW: dict[str, Fault] = {
     "silence": faults.silence,
     "header": faults.dripped_header,
     "body": faults.dripped_body,
-    "chunks": lambda exchange: (
-        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        exchange.drip(b"1\r\n \r\n" * 1_000),
-    )[0],
-    "status line": lambda exchange: exchange.drip(b"HTTP/1.1 200 " + b"O" * 10_000),
-    "interim answers": lambda exchange: exchange.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000),
-    "after the body": lambda exchange: (
-        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"),
-        exchange.drip(b"X-Trailer: and on\r\n" * 1_000),
-    )[0],
+    "chunks": dripping(b"1\r\n \r\n" * 1_000, after=CHUNKED),
+    "status line": dripping(b"HTTP/1.1 200 " + b"O" * 10_000),
+    "interim answers": dripping(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000),
+    "after the body": dripping(b"X-Trailer: and on\r\n" * 1_000, after=CHUNKED + b"0\r\n"),
 }
+
+
+def interim_answers(exchange: Exchange) -> None:
+    """Answers that say to go on, as fast as they are read."""
+    while True:
+        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000)
 
 
 @pytest.mark.parametrize("operation", ["token", "StartRun"])
@@ -41,7 +53,11 @@ SLOW: dict[str, Fault] = {
 def test_slow_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault: Fault) -> None:
     """An answer that drips, each byte just before the patience for one read ends, ends with the deadline."""
     proxy.break_next(operation, fault, times=math.inf)
-    with client_of(sandbox, proxy.url, timeout=0.2, deadline=1) as client, ends_within(1), pytest.raises(UnreachableError):
+    with (
+        client_of(sandbox, proxy.url, timeout=0.2, deadline=1) as client,
+        ends_within(1),
+        pytest.raises(UnreachableError),
+    ):
         client.start_run("invoice-intake")
 
 
@@ -50,7 +66,7 @@ def test_slow_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault:
     [
         faults.gigabyte,
         faults.gigabyte_in_chunks,
-        lambda exchange: [exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000) for _ in range(4_000)],
+        interim_answers,
     ],
     ids=["plain", "chunked", "interim answers"],
 )
@@ -89,6 +105,7 @@ def listener(serve: Callable[[socket.socket], None]) -> Iterator[str]:
             serve(sock)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         threading.Thread(target=accept, daemon=True).start()
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -107,7 +124,7 @@ def drip(data: bytes) -> Callable[[socket.socket], None]:
 
 def test_silent_handshake(sandbox: Sandbox) -> None:
     """A TLS handshake that is never answered ends with the deadline."""
-    with listener(lambda sock: time.sleep(5)) as address:
+    with listener(lambda _: time.sleep(5)) as address:
         settings = settings_of(sandbox, f"https://{address}", timeout=0.3, deadline=1)
         with ends_within(1), pytest.raises(UnreachableError):
             AnymateClient(settings).start_run("invoice-intake")
@@ -124,7 +141,7 @@ def test_dripped_handshake(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     "serve",
     [
-        lambda sock: time.sleep(5),
+        lambda _: time.sleep(5),
         drip(b"HTTP/1.1 200 Connection established" + b"." * 1_000),
     ],
     ids=["silent", "dripping"],
@@ -157,9 +174,9 @@ def test_tunnel_to_nobody(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
 def test_dead_addresses(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with six dead addresses ends with the deadline, and each of them was tried."""
     tried = dead(monkeypatch, [f"203.0.113.{number}" for number in range(1, 7)])
-    with client_of(sandbox, "https://anymate.example", timeout=1, deadline=1.2) as client:
-        with ends_within(1.2), pytest.raises(UnreachableError) as caught:
-            client.start_run("invoice-intake")
+    client = client_of(sandbox, "https://anymate.example", timeout=1, deadline=1.2)
+    with ends_within(1.2), pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
     assert set(tried) == {f"203.0.113.{number}" for number in range(1, 7)}
     assert not caught.value.maybe_sent
     assert caught.value.reason == "https://anymate.example: TimeoutError: timed out"
@@ -195,6 +212,43 @@ def dead(monkeypatch: pytest.MonkeyPatch, addresses: list[str]) -> list[str]:
     return tried
 
 
+def test_slow_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that took long leaves its TLS handshake only the rest of the deadline."""
+    connect = socket.socket.connect
+
+    def slow(sock: socket.socket, address: tuple[str, int]) -> None:
+        time.sleep(1.7)
+        connect(sock, address)
+
+    with listener(lambda _: time.sleep(5)) as address:
+        monkeypatch.setattr(socket.socket, "connect", slow, raising=False)
+        client = client_of(sandbox, f"https://{address}", timeout=2, deadline=2)
+        with ends_within(2), pytest.raises(UnreachableError):
+            client.start_run("invoice-intake")
+
+
+def test_slow_connection_to_a_server_that_does_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that took long leaves the sending of the request only the rest of the deadline."""
+    connect = socket.socket.connect
+
+    def slow(sock: socket.socket, address: tuple[str, int]) -> None:
+        time.sleep(1.7 if logged_in.is_set() else 0)
+        connect(sock, address)
+
+    def deaf(sock: socket.socket) -> None:
+        if not logged_in.is_set():
+            logged_in.set()
+            sock.recv(1 << 16)
+            sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"access_token": "abc"}')
+        else:
+            time.sleep(5)
+
+    logged_in = threading.Event()
+    monkeypatch.setattr(socket.socket, "connect", slow, raising=False)
+    with listener(deaf) as address, ends_within(2), pytest.raises(UnreachableError):
+        client_of(sandbox, f"http://{address}", timeout=2, deadline=2).start_run("x" * (5 << 20))
+
+
 def test_unknown_host(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has no address is named."""
 
@@ -202,7 +256,10 @@ def test_unknown_host(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with client_of(sandbox, "https://anymate.example", deadline=0.3) as client, pytest.raises(UnreachableError) as caught:
+    with (
+        client_of(sandbox, "https://anymate.example", deadline=0.3) as client,
+        pytest.raises(UnreachableError) as caught,
+    ):
         client.start_run("invoice-intake")
     assert caught.value.reason == "https://anymate.example: gaierror: [Errno -2] Name or service not known"
 
@@ -221,7 +278,6 @@ def test_server_that_does_not_read(sandbox: Sandbox) -> None:
         sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"access_token": "abc"}')
         time.sleep(5)
 
-    with listener(deaf) as address, client_of(sandbox, f"http://{address}", timeout=0.3, deadline=1) as client:
-        with ends_within(1), pytest.raises(UnreachableError) as caught:
-            client.start_run("x" * (12 << 20))
+    with listener(deaf) as address, ends_within(1), pytest.raises(UnreachableError) as caught:
+        client_of(sandbox, f"http://{address}", timeout=0.3, deadline=1).start_run("x" * (5 << 20))
     assert (caught.value.operation, caught.value.maybe_sent) == ("StartRun", True)

@@ -59,7 +59,5 @@ def test_one_tree() -> None:
 def test_not_ok_to_run(facts: tuple[bool, bool, bool], reason: str) -> None:
     """The text says which of Anymate's reasons it was."""
     gate_open, tasks_available, not_blocked_date = facts
-    error = NotOkToRun(
-        "a", gate_open=gate_open, tasks_available=tasks_available, not_blocked_date=not_blocked_date
-    )
+    error = NotOkToRun("a", gate_open=gate_open, tasks_available=tasks_available, not_blocked_date=not_blocked_date)
     assert str(error) == f"Anymate says that 'a' is not OK to run: {reason}. No run was started."

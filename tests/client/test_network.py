@@ -68,6 +68,23 @@ def test_own_authority(
     assert secure.connections == 1
 
 
+def test_usual_authorities(
+    sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without these variables, the authorities that come with requests are trusted."""
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(bundle))
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+
+
+def test_no_authorities(sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of authorities that is not there is named by the error."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+    assert "TLS CA certificate bundle" in caught.value.reason
+    assert "gone.pem" in caught.value.reason
+
+
 def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:
     """A certificate of nobody we know is refused, before anything is sent, and the error says why."""
     with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
@@ -81,9 +98,9 @@ def test_certificate_of_another_host(
 ) -> None:
     """A certificate for another host is refused."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    with FaultProxy(sandbox.url, tls=certified(authority, "elsewhere.example")) as proxy:
-        with client_of(sandbox, proxy.url) as client, pytest.raises(UnreachableError, match="IP address mismatch"):
-            client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+    tls = certified(authority, "elsewhere.example")
+    with FaultProxy(sandbox.url, tls=tls) as proxy, pytest.raises(UnreachableError, match="IP address mismatch"):
+        client_of(sandbox, proxy.url).start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
 
 
 def test_not_sent_over_a_bad_connection(
@@ -141,14 +158,33 @@ def test_https_by_a_secure_proxy(
             client.start_run("invoice-intake")
 
 
-def test_proxy_that_refuses(
-    sandbox: Sandbox, proxy: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A proxy that opens no tunnel is an UnreachableError that says so; nothing was sent."""
     proxy.break_next("CONNECT", lambda exchange: exchange.answer(407), times=9)
     monkeypatch.setenv("https_proxy", proxy.url)
     with client_of(sandbox, "https://anymate.example") as client, pytest.raises(UnreachableError, match="407"):
         client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+
+
+def test_not_sent_without_a_tunnel(
+    sandbox: Sandbox,
+    secure: FaultProxy,
+    forward: ForwardProxy,
+    proxy: FaultProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call for which the proxy opened no tunnel is known not to have been sent."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("https_proxy", f"http://{forward.address}")
+    with client_of(sandbox, secure.url, timeout=5) as client:
+        run_id = client.start_run("invoice-intake")
+        client.close()
+        proxy.break_next("CONNECT", lambda exchange: exchange.answer(502), times=9)
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(UnreachableError) as caught:
+            client.finish_run(run_id, deadline=Deadline.after(5, retry=False))
+    assert not caught.value.maybe_sent
 
 
 @pytest.mark.parametrize("value", ["nonsense://x:1", "http://", "socks5://127.0.0.1:1"])

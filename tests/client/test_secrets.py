@@ -73,9 +73,10 @@ def log_in(exchange: Exchange) -> None:
     exchange.answer(*exchange.forward())
 
 
-def client_with_secrets(sandbox: Sandbox, proxy: FaultProxy) -> AnymateClient:
+def client_with_secrets(sandbox: Sandbox, proxy: FaultProxy, *, patience: float = 1) -> AnymateClient:
     """A client whose secrets can be told from everything else."""
-    return client_of(sandbox, proxy.url, password=PASSWORD, client_secret=SECRET, timeout=0.2, deadline=0.6)
+    secrets = {"password": PASSWORD, "client_secret": SECRET}
+    return client_of(sandbox, proxy.url, **secrets, timeout=0.2 * patience, deadline=0.6 * patience)
 
 
 def hold_no_secret(text: str, tokens: list[str]) -> None:
@@ -85,7 +86,7 @@ def hold_no_secret(text: str, tokens: list[str]) -> None:
 
 
 def error_of(client: AnymateClient, operation: str) -> BaseException | None:
-    """What one call raises. This frame is in its traceback, so it holds no secret."""
+    """Make one call, and give what it raises. This frame is in its traceback, so it holds no secret."""
     try:
         if operation == "FinishRun":
             client.finish_run(1)
@@ -95,7 +96,7 @@ def error_of(client: AnymateClient, operation: str) -> BaseException | None:
             client.ok_to_run("invoice-intake")
         else:
             client.start_run("invoice-intake")
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # whatever it is
         return error
     return None
 
@@ -122,7 +123,8 @@ class Interruption:
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def __call__(self, frame: FrameType, event: str, _: Any) -> Interruption:
+    def __call__(self, _: FrameType, event: str, __: Any) -> Interruption:
+        """See a line."""
         if event == "line":
             self.left -= 1
             if self.left == 0:
@@ -137,7 +139,7 @@ def interrupted(work: Callable[[], object], after: int) -> tuple[BaseException |
     sys.settrace(interruption)
     try:
         work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # whatever it is
         sys.settrace(before)
         return error, interruption.left
     finally:
@@ -159,7 +161,7 @@ def test_interrupted_anywhere(sandbox: Sandbox, careless: FaultProxy) -> None:
 
 def interruption_of(sandbox: Sandbox, proxy: FaultProxy, after: int) -> tuple[int, BaseException | None]:
     """Interrupt the first call of a client, and call again."""
-    with client_with_secrets(sandbox, proxy) as client:
+    with client_with_secrets(sandbox, proxy, patience=50) as client:
 
         def call() -> None:
             client.start_run("invoice-intake", deadline=Deadline.after(30, retry=False))
@@ -175,7 +177,7 @@ def settings_error(environ: dict[str, str]) -> BaseException:
     del environ
     try:
         Settings.from_env(masked)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  # whatever it is
         return error
     raise AssertionError
 
@@ -249,11 +251,13 @@ def test_outer_exception_keeps_its_traceback(sandbox: Sandbox, careless: FaultPr
     """The traceback of an exception that the bot is handling while it calls us stays whole."""
     careless.break_next("StartRun", faults.reset_before, times=9)
     with client_with_secrets(sandbox, careless) as client:
+        own, before, error = None, None, None
         try:
-            raise ValueError("the bot's own")
-        except ValueError as own:
-            before = own.__traceback__
+            int("the bot's own")
+        except ValueError as raised:
+            own, before = raised, raised.__traceback__
             error = error_of(client, "StartRun")
-            assert error is not None
-            assert own.__traceback__ is before is not None
-            assert error.__context__ is own
+        assert own is not None
+        assert error is not None
+        assert own.__traceback__ is before is not None
+        assert error.__context__ is own

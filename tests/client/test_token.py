@@ -14,12 +14,12 @@ from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.clients import client_of, ends_within
-from tests.support.proxy import Exchange, FaultProxy
+from tests.support.proxy import Exchange, Fault, FaultProxy
 
 THREADS = 64
 
 
-def shortened(life: object) -> faults.Fault:
+def shortened(life: object) -> Fault:
     """The sandbox's token with another expires_in; None leaves it out."""
 
     def fault(exchange: Exchange) -> None:
@@ -37,6 +37,7 @@ class Clock:
         self.ahead = 0.0
 
     def __call__(self) -> float:
+        """Give the time."""
         return self._real() + self.ahead
 
     _real = staticmethod(time.monotonic)
@@ -203,7 +204,9 @@ def test_unusable_token(client: AnymateClient, proxy: FaultProxy, answer: dict[s
     assert caught.value.message == "the answer has no usable access_token; check ANYMATE_AUTH_URL"
 
 
-@pytest.mark.parametrize("body", ['{"access_token": "hush-hush"', 'access_token=hush-hush', '["hush-hush"]', "hush-hush"])
+@pytest.mark.parametrize(
+    "body", ['{"access_token": "hush-hush"', "access_token=hush-hush", '["hush-hush"]', "hush-hush"]
+)
 def test_unreadable_token(client: AnymateClient, proxy: FaultProxy, body: str) -> None:
     """A token answer that can't be read is never quoted, as there may be a token in it."""
     proxy.break_next("token", faults.says(200, body), times=99)
@@ -215,7 +218,7 @@ def test_unreadable_token(client: AnymateClient, proxy: FaultProxy, body: str) -
 def test_token_elsewhere(client: AnymateClient, proxy: FaultProxy) -> None:
     """A token server that redirects is an ApiError of its own."""
     proxy.break_next("token", faults.redirect)
-    with pytest.raises(ApiError, match="token was refused by Anymate .HTTP 307.: redirected to http://127.0.0.1:9/"):
+    with pytest.raises(ApiError, match=r"token was refused by Anymate .HTTP 307.: redirected to http://127.0.0.1:9/"):
         client.start_run("invoice-intake")
 
 

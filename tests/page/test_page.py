@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,6 +110,21 @@ def test_make_it_fail(reader: Reader, monkeypatch: pytest.MonkeyPatch, how: str,
     requests = reader.reads("requests", logged, "FinishRun POST /api/FinishRun/")
     assert requests.count("FinishRun POST") == 2
     reader.reads("runs", "Finished 2 override")
+
+
+def test_let_all_calls_through(reader: Reader, sandbox: Sandbox) -> None:
+    """An outage that was set up ends at the press of a button, also for the call that hangs in it."""
+    Select(reader.one("#operation")).select_by_visible_text("any")
+    Select(reader.one("#shape")).select_by_visible_text("Hang")
+    reader.run("document.querySelector('#times').value = 1000")
+    reader.one("#fault button").click()
+    reader.reads("faults", "Next 1000 calls of any operation: hang")
+    with ThreadPoolExecutor() as pool, AnymateClient(Settings.from_env()) as client:
+        started = pool.submit(client.start_run, "invoice-intake")
+        reader.reads("faults", "Next 999 calls")
+        reader.one("#end-faults").click()
+        reader.reads("faults", "Nothing is set to fail.")
+        assert started.result(10) == sandbox.runs()[0]["runId"]
 
 
 def test_refused_fault(reader: Reader) -> None:

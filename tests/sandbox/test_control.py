@@ -149,7 +149,7 @@ def test_bad_process_from_python(sandbox: Sandbox) -> None:
     [
         ("POST", "/sandbox/runs", "GET"),
         ("GET", "/sandbox/reset", "POST"),
-        ("DELETE", "/sandbox/faults", "GET, POST"),
+        ("PUT", "/sandbox/faults", "GET, POST, DELETE"),
         ("GET", "/sandbox/processes/a", "PUT"),
     ],
 )
@@ -176,8 +176,7 @@ def test_environ(sandbox: Sandbox) -> None:
     """The environment names credentials and both addresses, under the names a bot reads."""
     environ = sandbox.environ
     assert set(environ) == {
-        f"ANYMATE_{name}"
-        for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD", "API_URL", "AUTH_URL")
+        f"ANYMATE_{name}" for name in ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD", "API_URL", "AUTH_URL")
     }
     assert environ["ANYMATE_API_URL"] == environ["ANYMATE_AUTH_URL"] == sandbox.url
     assert urlsplit(sandbox.url).hostname == "127.0.0.1"

@@ -66,9 +66,7 @@ def test_operations(sandbox: Sandbox, bot: Bot, operation: str) -> None:
     """A fault hits the operation it names and no other; * hits any."""
 
     def call() -> int:
-        return (
-            bot.ask_token().status if operation == "token" else bot.get(f"/api/{operation}/invoices").status
-        )
+        return bot.ask_token().status if operation == "token" else bot.get(f"/api/{operation}/invoices").status
 
     sandbox.fail_next("Failure")
     assert call() == 200
@@ -122,9 +120,7 @@ def test_body(sandbox: Sandbox, bot: Bot, body: object, text: str, content_type:
 
 def test_headers(sandbox: Sandbox, bot: Bot) -> None:
     """More headers can go with a status, so that it can redirect or change its type."""
-    sandbox.fail_next(
-        "StartRun", 302, headers={"Location": "/elsewhere", "content-type": "text/html"}, body="x"
-    )
+    sandbox.fail_next("StartRun", 302, headers={"Location": "/elsewhere", "content-type": "text/html"}, body="x")
     answer = bot.get("/api/StartRun/invoices")
     assert (answer.status, answer.headers["Location"]) == (302, "/elsewhere")
     assert answer.headers.get_all("Content-Type") == ["text/html"]
@@ -200,6 +196,18 @@ def test_hang(sandbox: Sandbox, bot: Bot, line: socket.socket, after: bool, star
     line.settimeout(TIMEOUT)
     assert bot.post("/sandbox/reset", None).status == 200
     assert ends_in_reset(line)
+
+
+def test_end_of_faults(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:
+    """Faults can be called off over HTTP: none is left, who hangs is let go, no more is forgotten."""
+    run_id = bot.start()
+    sandbox.fail_next("*", hang=True, times=1000)
+    ask(line, bot)
+    until(lambda: sandbox.faults()[0]["times"] == 999)
+    assert bot.send("DELETE", "/sandbox/faults").status == 200
+    assert ends_in_reset(line)
+    assert sandbox.faults() == []
+    assert bot.start() == run_id
 
 
 def test_hang_for_a_while(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:

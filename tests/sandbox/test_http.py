@@ -29,9 +29,7 @@ def test_keys(bot: Bot, key: str) -> None:
     assert bot.sandbox.requests()[-1]["path"] == f"{path}/"
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/StartRun", "/api/StartRun/", "/api/StartRun//", "/api/StartRun/%20%09"]
-)
+@pytest.mark.parametrize("path", ["/api/StartRun", "/api/StartRun/", "/api/StartRun//", "/api/StartRun/%20%09"])
 def test_blank_key(bot: Bot, path: str) -> None:
     """A blank process key is answered 404."""
     assert bot.get(path).status == 404

@@ -53,9 +53,7 @@ def test_entries_only_in_simple_mode(bot: Bot, seconds_saved: int, override: int
 
 @examples
 @given(entries=SMALL, per_entry=SMALL, override=st.none() | FIELD, seconds_saved=FIELD)
-def test_seconds_win(
-    bot: Bot, entries: int, per_entry: int, override: int | None, seconds_saved: int
-) -> None:
+def test_seconds_win(bot: Bot, entries: int, per_entry: int, override: int | None, seconds_saved: int) -> None:
     """Overridden seconds are what is logged, whatever the entries are; the entries are logged beside them."""
     bot.sandbox.set_process("invoices", entries=entries, seconds_saved_per_entry=per_entry)
     logged = credited(bot, overwriteEntries=override, overwriteSecondsSaved=seconds_saved)

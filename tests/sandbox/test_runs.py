@@ -168,9 +168,7 @@ def test_failure_without_a_message(bot: Bot) -> None:
     assert bot.sandbox.failures()[0]["message"] == ""
 
 
-@pytest.mark.parametrize(
-    "fields", [{}, {"processKey": " "}, {"processKey": 5}, {"processKey": "x", "message": 5}]
-)
+@pytest.mark.parametrize("fields", [{}, {"processKey": " "}, {"processKey": 5}, {"processKey": "x", "message": 5}])
 def test_bad_failure(bot: Bot, fields: dict[str, object]) -> None:
     """A failure without a process key, or with a message that is no text, is answered 400."""
     assert bot.post("/api/Failure/", fields).status == 400

@@ -117,9 +117,7 @@ def test_tokens_from_python(bot: Bot) -> None:
     assert bot.ask_token().json["expires_in"] == 7
 
 
-@pytest.mark.parametrize(
-    "fields", [{"lifetime": -1}, {"lifetime": "long"}, {"revoke": 1}, {"lifetme": 1}, []]
-)
+@pytest.mark.parametrize("fields", [{"lifetime": -1}, {"lifetime": "long"}, {"revoke": 1}, {"lifetme": 1}, []])
 def test_bad_token_settings(bot: Bot, fields: object) -> None:
     """Bad token settings are refused with a message, and change nothing."""
     answer = bot.send("PUT", "/sandbox/tokens", fields)

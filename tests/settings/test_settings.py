@@ -22,6 +22,7 @@ CREDENTIALS = {
     "ANYMATE_PASSWORD": "open sesame",
 }
 NAMES = list(CREDENTIALS)
+MUST = "must be like https://anymate.example.com, without user name, query or fragment"
 
 
 def problems(**changes: str | None) -> tuple[str, ...]:
@@ -176,26 +177,20 @@ def test_half_of_the_addresses() -> None:
 def test_bad_address(address: str) -> None:
     """An address without scheme or host, or with more than that, a port and a path, is refused by its value."""
     found = problems(ANYMATE_API_URL=address, ANYMATE_AUTH_URL="https://anymate.example")
-    assert found == (
-        "ANYMATE_API_URL: must be like https://anymate.example.com, without user name, query or fragment, "
-        f"got {address!r}",
-    )
+    assert found == (f"ANYMATE_API_URL: {MUST}, got {address!r}",)
 
 
 def test_password_in_an_address() -> None:
     """An address with a password is refused, and the password is not told."""
     found = problems(ANYMATE_API_URL="https://a", ANYMATE_AUTH_URL="https://me:pa@ss@b:8/x")
-    assert found == (
-        "ANYMATE_AUTH_URL: must be like https://anymate.example.com, without user name, query or fragment, "
-        "got 'https://***@b:8/x'",
-    )
+    assert found == (f"ANYMATE_AUTH_URL: {MUST}, got 'https://***@b:8/x'",)
 
 
 @pytest.mark.parametrize("client_id", ["a b", "a.b", "-a", "a-", "ä", "a/b", "a@b", "a\n"])
 def test_bad_client_id(client_id: str) -> None:
     """A client id that can't be part of a host name is refused where it becomes one, and only there."""
     assert problems(ANYMATE_CLIENT_ID=client_id) == (
-        "ANYMATE_CLIENT_ID: must be letters, digits and hyphens, as it becomes a host name, " f"got {client_id!r}",
+        f"ANYMATE_CLIENT_ID: must be letters, digits and hyphens, as it becomes a host name, got {client_id!r}",
     )
     on_premises = {"ANYMATE_API_URL": "https://a", "ANYMATE_AUTH_URL": "https://b"}
     assert read(ANYMATE_CLIENT_ID=client_id, **on_premises).client_id == client_id
@@ -267,7 +262,6 @@ def test_by_hand() -> None:
     assert len(caught.value.problems) == 5
     made = Settings(client_id="acme", client_secret="s", username="u", password="p", state_dir="state")
     assert made.state_dir == Path("state")
-    assert attrs.evolve(made, timeout=1).timeout == 1
 
 
 @pytest.mark.parametrize(
@@ -322,11 +316,14 @@ def test_not_pickled(how: Any) -> None:
 )
 def test_any_environment(environ: dict[str, str]) -> None:
     """Whatever the variables hold, they are read, or refused by an error that can be pickled."""
+    refused: ConfigurationError | None = None
     try:
         found = Settings.from_env(environ)
     except ConfigurationError as error:
-        copied = pickle.loads(pickle.dumps(error))
-        assert (str(copied), copied.problems) == (str(error), error.problems)
-        assert all(problem.startswith("ANYMATE_") for problem in error.problems)
+        refused = error
     else:
         assert found.disabled or found.password == environ["ANYMATE_PASSWORD"]
+    if refused is not None:
+        copied = pickle.loads(pickle.dumps(refused))
+        assert (str(copied), copied.problems) == (str(refused), refused.problems)
+        assert all(problem.startswith("ANYMATE_") for problem in refused.problems)

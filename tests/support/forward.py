@@ -54,12 +54,13 @@ class ForwardProxy:
             self.requests.append((lines[0], "".join(credentials)))
             method, target, version = lines[0].split(" ")
             if method == "CONNECT":
-                with socket.create_connection(target.rsplit(":", 1)) as upstream:
+                host, _, port = target.rpartition(":")
+                with socket.create_connection((host, int(port))) as upstream:
                     sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                     join(sock, upstream)
             else:
                 parts = urlsplit(target)
-                with socket.create_connection((parts.hostname, parts.port or 80)) as upstream:
+                with socket.create_connection((parts.hostname or "", parts.port or 80)) as upstream:
                     lines[0] = f"{method} {parts.path} {version}"
                     upstream.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + rest)
                     join(sock, upstream)

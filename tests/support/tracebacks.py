@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import rich.traceback
-from structlog.tracebacks import ExceptionDictTransformer
+
+try:
+    from structlog.tracebacks import ExceptionDictTransformer
+except ImportError:  # the oldest structlog that we allow has none
+    ExceptionDictTransformer = None
 
 _MANY = 1_000_000
-_to_dicts = ExceptionDictTransformer(
-    show_locals=True, locals_max_length=_MANY, locals_max_string=_MANY, locals_hide_sunder=False, max_frames=_MANY
-)
 
 
 def by_rich(error: BaseException) -> str:
@@ -29,7 +30,12 @@ def by_rich(error: BaseException) -> str:
 
 def by_structlog(error: BaseException) -> str:
     """The error as structlog's dictionaries show it."""
-    return json.dumps(_to_dicts((type(error), error, error.__traceback__)), default=repr)
+    if ExceptionDictTransformer is None:
+        return ""
+    to_dicts = ExceptionDictTransformer(
+        show_locals=True, locals_max_length=_MANY, locals_max_string=_MANY, max_frames=_MANY
+    )
+    return json.dumps(to_dicts((type(error), error, error.__traceback__)), default=repr)
 
 
 def rendered(error: BaseException) -> str:

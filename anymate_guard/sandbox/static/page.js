@@ -118,6 +118,10 @@ document.addEventListener("click", (event) => {
     send("PUT", "sandbox/processes/" + encodeURIComponent(key), { stopped }, done);
     return;
   }
+  if (event.target.closest("#end-faults")) {
+    send("DELETE", "sandbox/faults", undefined, "All calls go through again.");
+    return;
+  }
   const link = event.target.closest("a[data-view]");
   if (link && !(event.ctrlKey || event.metaKey || event.shiftKey)) {
     event.preventDefault();

@@ -1,0 +1,57 @@
+"""A journal of its own for each test, and eyes on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anymate_guard import _journal
+from anymate_guard._deadline import Deadline
+from anymate_guard._rows import Row
+from anymate_guard.sandbox import Sandbox
+
+
+@pytest.fixture(name="folder")
+def _folder(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the journal; patience is short."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "2")
+    monkeypatch.setenv("ANYMATE_TIMEOUT", "1")
+    return Path(os.environ["ANYMATE_STATE_DIR"])
+
+
+@pytest.fixture(name="file")
+def _file(folder: Path) -> Path:
+    """The journal's file."""
+    return folder / "journal.sqlite3"
+
+
+@pytest.fixture(name="rows")
+def _rows(folder: Path) -> Callable[[], list[Row]]:
+    """What is in the journal."""
+    return lambda: [row for row, _ in _journal.Journal.at(folder).rows(Deadline.after(10))]
+
+
+@pytest.fixture(name="lines")
+def _lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
+    """The log lines about an event, and at what level."""
+    caplog.set_level(logging.INFO, "anymate_guard")
+    return lambda event: [f"{one.levelname} {one.getMessage()}" for one in caplog.records if event in one.getMessage()]
+
+
+@pytest.fixture(name="calls")
+def _calls(sandbox: Sandbox) -> Callable[[], list[str]]:
+    """What the sandbox was asked, logins left out."""
+    return lambda: [str(request["operation"]) for request in sandbox.requests() if request["operation"] != "token"]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Look again and again until something is so."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)

@@ -1,0 +1,282 @@
+"""An outage of Anymate costs a bot seconds, and no finish."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from anymate_guard import UnreachableError, _delivery, _guard, anymate_run
+from anymate_guard._rows import Row
+from anymate_guard.sandbox import Sandbox
+
+Rows = Callable[[], list[Row]]
+Lines = Callable[[str], list[str]]
+Calls = Callable[[], list[str]]
+
+
+def settle() -> bool:
+    """Send what is owed, as the command line does."""
+    return _delivery.settle(_guard._client_of_environment())
+
+
+def finishes(sandbox: Sandbox) -> list[tuple[str, int | None]]:
+    """Key and entries of every run, which all have to be finished."""
+    assert all(run["finished"] for run in sandbox.runs())
+    return [(run["processKey"], run["overwriteEntries"]) for run in sandbox.runs()]
+
+
+def outage(key: str, entries: int) -> None:
+    """A whole guard while Anymate is away."""
+    with anymate_run(key) as run:
+        run.add_entries(entries)
+
+
+def test_kept_finish_goes_with_the_next_guard(sandbox: Sandbox, rows: Rows, lines: Lines, calls: Calls) -> None:
+    """A finish that could not be delivered stays owed, and the next guard delivers it before its own StartRun."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.close()
+    (row,) = rows()
+    assert (row.state, row.entries, row.run_id) == ("done", 3, run.run_id)
+    (line,) = lines("anymate.finish_stored")
+    assert line.startswith("WARNING")
+    sandbox.start()
+    outage("b", 1)
+    assert calls() == ["StartRun", "FinishRun", "StartRun", "FinishRun"]
+    assert finishes(sandbox) == [("a", 3), ("b", 1)]
+    assert rows() == []
+    assert len(lines("anymate.finish_delivered")) == 1
+
+
+def test_run_that_never_started_is_started_late(sandbox: Sandbox, rows: Rows, lines: Lines) -> None:
+    """Anymate away at entry and back at exit: the body runs without a run, which is started and finished on leaving."""
+    sandbox.close()
+    with anymate_run("a") as run:
+        assert run.run_id is None
+        run.add_entries(2)
+        sandbox.start()
+    assert run.run_id is not None
+    assert finishes(sandbox) == [("a", 2)]
+    assert rows() == []
+    assert len(lines("anymate.start_deferred")) == 1
+
+
+def test_runs_that_never_started_are_delivered_one_by_one(sandbox: Sandbox, rows: Rows) -> None:
+    """Guards that met an outage from end to end are each started and finished later, before the next StartRun."""
+    sandbox.close()
+    for entries in (1, 2, 3):
+        outage("a", entries)
+    assert [row.run_id for row in rows()] == [None] * 3
+    sandbox.start()
+    outage("a", 10)
+    assert finishes(sandbox) == [("a", 1), ("a", 2), ("a", 3), ("a", 10)]
+    assert rows() == []
+
+
+def test_run_that_never_started_waits_for_a_live_guard(sandbox: Sandbox, rows: Rows) -> None:
+    """A run without an id is not started while a guard is open on its key, as it would be started into that one."""
+    sandbox.close()
+    outage("a", 1)
+    sandbox.start()
+    sandbox.fail_next("StartRun", times=30, process_key="a")
+    with anymate_run("a"):
+        sandbox._world.faults.reset()
+        assert not settle() or len(rows()) == 2
+        assert sandbox.runs() == []
+    assert settle()
+    assert rows() == []
+    assert sorted(str(entries) for _, entries in finishes(sandbox)) == ["1", "None"]
+
+
+def test_outage_is_remembered(sandbox: Sandbox, rows: Rows) -> None:
+    """While Anymate was away a moment ago, entering and leaving make one try each, however much is owed."""
+    with anymate_run("a"), anymate_run("b"), anymate_run("c"):
+        sandbox.close()
+    begun = time.monotonic()
+    outage("d", 1)
+    assert time.monotonic() - begun < 1
+    assert len(rows()) == 4
+    sandbox.start()
+    sandbox.fail_next("*", hang=True, times=2)
+    begun = time.monotonic()
+    outage("e", 1)  # a try to settle on entering, and one on leaving
+    assert 1.9 < time.monotonic() - begun < 2.9
+    assert settle()
+    assert rows() == []
+    assert len(finishes(sandbox)) == 5
+
+
+def test_remembered_outage_ends_with_an_answer(sandbox: Sandbox, rows: Rows) -> None:
+    """As soon as Anymate answers again, calls are tried more than once again."""
+    with anymate_run("a"):
+        sandbox.close()
+    sandbox.start()
+    outage("a", 1)
+    sandbox.fail_next("StartRun", times=2)
+    with anymate_run("a") as run:
+        assert run.run_id is not None
+
+
+def test_resumed_run_takes_what_is_owed(sandbox: Sandbox, rows: Rows, calls: Calls) -> None:
+    """A finish that could not be settled before StartRun resumed its run is part of the sum that this guard sends."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.fail_next("FinishRun", status=403)
+    assert len(rows()) == 1
+    sandbox.fail_next("FinishRun", status=403)
+    with anymate_run("a") as again:
+        again.add_entries(4)
+    assert again.run_id == run.run_id
+    assert finishes(sandbox) == [("a", 7)]
+    assert rows() == []
+
+
+def test_sum_is_capped(sandbox: Sandbox, rows: Rows) -> None:
+    """Rows that add up to more than the field of FinishRun can hold are sent as the most that it can."""
+    sandbox.fail_next("FinishRun", status=403, times=2)
+    for _ in range(2):
+        with anymate_run("a") as run:
+            run.set_kpis(entries=2_000_000_000, seconds_saved=2_000_000_000)
+    settle()
+    (one,) = sandbox.runs()
+    assert (one["overwriteEntries"], one["overwriteSecondsSaved"]) == (2_147_483_647, 2_147_483_647)
+
+
+@pytest.mark.parametrize("status", [401, 403, 307])
+def test_refusals_that_pass(sandbox: Sandbox, rows: Rows, lines: Lines, status: int) -> None:
+    """A finish refused for the password, the rights or the address stays owed, with a warning."""
+    headers = {"Location": "http://elsewhere.example/"} if status == 307 else {}
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.fail_next("FinishRun", status=status, headers=headers, times=2)
+    assert [row.state for row in rows()] == ["done"]
+    (line,) = lines("anymate.finish_stored")
+    assert line.startswith("WARNING")
+    assert f"status={status}" in line
+    sandbox._world.faults.reset()
+    assert settle()
+    assert finishes(sandbox) == [("a", 3)]
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
+def test_refused_for_good(sandbox: Sandbox, rows: Rows, lines: Lines, status: int) -> None:
+    """A finish that will never be taken leaves the journal, and an error line keeps its KPIs."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.fail_next("FinishRun", status=status)
+    assert rows() == []
+    (line,) = lines("anymate.finish_refused")
+    assert line.startswith("ERROR")
+    assert "entries=3" in line
+
+
+def test_one_refusal_does_not_hold_up_the_rest(sandbox: Sandbox, rows: Rows) -> None:
+    """An owed finish that is refused again and again stays owed, and those behind it are delivered."""
+    with anymate_run("a"), anymate_run("b"), anymate_run("c"):
+        sandbox.close()
+    sandbox.start()
+    sandbox.fail_next("FinishRun", status=403, process_key="c", times=2)
+    assert not settle()
+    assert [row.process_key for row in rows()] == ["c"]
+    outage("other", 1)
+    assert [row.process_key for row in rows()] == ["c"]
+    assert settle()
+    assert rows() == []
+
+
+def test_settling_takes_half_the_deadline(sandbox: Sandbox, rows: Rows) -> None:
+    """Settling leaves half of the deadline for StartRun, and stops at the first finish that gets no answer."""
+    with anymate_run("a"), anymate_run("b"), anymate_run("c"):
+        sandbox.fail_next("FinishRun", status=403, times=3)
+    sandbox.fail_next("FinishRun", hang=True, times=5)
+    begun = time.monotonic()
+    with anymate_run("d") as run:
+        assert 0.9 < time.monotonic() - begun < 1.9
+        assert run.run_id is not None
+        assert sorted(row.state for row in rows()) == ["done", "done", "done", "open"]
+        sandbox._world.alarm.ring()
+        sandbox._world.faults.reset()
+    assert settle()
+    assert len(finishes(sandbox)) == 4
+
+
+def test_require_finish(sandbox: Sandbox, rows: Rows) -> None:
+    """With `require_finish` a body that succeeded raises when its finish is only stored, which it is."""
+    with pytest.raises(UnreachableError), anymate_run("a", require_finish=True):
+        sandbox.close()
+    assert len(rows()) == 1
+
+
+def test_require_start_leaves_no_row(sandbox: Sandbox, rows: Rows) -> None:
+    """With `require_start` an outage at entry raises, and nothing is owed for a body that did not run."""
+    sandbox.close()
+    with pytest.raises(UnreachableError), anymate_run("a", require_start=True):
+        pytest.fail("the body ran")
+    assert rows() == []
+
+
+def test_finish_that_was_sent_is_not_credited_twice(sandbox: Sandbox, rows: Rows) -> None:
+    """A finish whose answer was lost is sent again; that its run is not open any more means that it is finished."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.fail_next("FinishRun", hang=True, after=True, times=9)
+    assert [row.sent for row in rows()] == [True]
+    sandbox._world.alarm.ring()
+    sandbox._world.faults.reset()
+    assert settle()
+    assert finishes(sandbox) == [("a", 3)]
+    assert rows() == []
+
+
+def test_recording_reaches_the_journal(sandbox: Sandbox, rows: Rows) -> None:
+    """What was recorded is in the journal at most a second later, also after a burst followed by silence."""
+    with anymate_run("a") as run:
+        run.add_entries(2)
+        run.add_seconds_saved(1.5)
+        time.sleep(1)
+        assert [(row.entries, row.nanoseconds) for row in rows()] == [(2, 1_500_000_000)]
+        for _ in range(1000):
+            run.add_entries()
+        time.sleep(1)
+        assert [row.entries for row in rows()] == [1002]
+
+
+def test_two_threads_on_one_key(sandbox: Sandbox, calls: Calls) -> None:
+    """A guard that enters while the run of its key is being finished waits for that, and starts a run of its own."""
+    sandbox.fail_next("FinishRun", delay=0.3)
+    first = threading.Thread(target=outage, args=("a", 1))
+    first.start()
+    end = time.monotonic() + 10
+    while "FinishRun" not in calls():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    outage("a", 2)
+    first.join()
+    assert finishes(sandbox) == [("a", 1), ("a", 2)]
+
+
+def test_adopted_run_of_another_id(sandbox: Sandbox, rows: Rows) -> None:
+    """A guard that adopts a run by its id does not join another one of that process, and finishes just its own."""
+    adopted = _guard._client_of_environment().start_run("a")
+    with anymate_run("a", run_id=adopted), anymate_run("a") as joined:
+        assert joined.run_id == adopted
+    with anymate_run("a") as own, anymate_run("a", run_id=adopted) as other:
+        assert (other is own, other.run_id) == (False, adopted)
+    assert rows() == []
+
+
+def test_adopting_names_a_run_that_has_no_id(sandbox: Sandbox, rows: Rows) -> None:
+    """A guard that adopts a run joins the open one of its key that has no id yet, which gets this one."""
+    run_id = _guard._client_of_environment().start_run("a")
+    sandbox.close()
+    with anymate_run("a") as run:
+        run.add_entries(1)
+        with anymate_run("a", run_id=run_id) as adopted:
+            assert adopted is run
+            assert run.run_id == run_id
+        sandbox.start()
+    assert finishes(sandbox) == [("a", 1)]
+    assert rows() == []

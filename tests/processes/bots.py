@@ -1,0 +1,130 @@
+"""Bots that run as processes of their own, and what a test asks of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from anymate_guard import _journal
+from anymate_guard._deadline import Deadline
+from anymate_guard._rows import Row
+from anymate_guard.sandbox import Sandbox
+
+FORK_IS_MEANT = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}  # from Python 3.12 on
+LONGEST = 40.0  # seconds that anything here may take
+
+PRELUDE = """
+import asyncio, multiprocessing, os, signal, sys, threading, time
+from anymate_guard import anymate_run, current_run
+
+def say(*words):
+    print(*words, flush=True)
+
+def wait():
+    say("inside")
+    time.sleep(60)
+"""
+
+
+class Bot:
+    """A program that runs; its text follows a prelude of imports."""
+
+    def __init__(self, text: str, arguments: Sequence[str] = (), **environ: str) -> None:
+        """Start it, with arguments, and more environment variables if any are given."""
+        program = PRELUDE + textwrap.dedent(text)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **FORK_IS_MEANT, **environ},
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def until(self, word: str) -> None:
+        """Wait until it says something."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip() == word:
+                return
+        raise AssertionError(f"it never said {word}: {self.end()}")
+
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end: exit status, what else it said, its stderr."""
+        said, complained = self._process.communicate(timeout=LONGEST)
+        return self._process.returncode, said, complained
+
+    def dead(self) -> None:
+        """Wait until it is dead, though not for its children."""
+        self._process.wait(LONGEST)
+
+    def abandon(self) -> None:
+        """Take no more interest in it, and leave its children alone."""
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def stop(self) -> None:
+        """Kill it, and the children that it left behind."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.communicate()
+
+
+@contextmanager
+def running(text: str, **environ: str) -> Iterator[Bot]:
+    """A bot that is gone afterwards."""
+    bot = Bot(text, **environ)
+    try:
+        yield bot
+    finally:
+        bot.stop()
+
+
+def run(text: str, **environ: str) -> tuple[int, str, str]:
+    """Run a bot to its end."""
+    with running(text, **environ) as bot:
+        return bot.end()
+
+
+def until(condition: Callable[[], object], seconds: float = LONGEST) -> None:
+    """Look again and again until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+def asked(sandbox: Sandbox, operation: str, times: int = 1) -> Callable[[], bool]:
+    """Whether the sandbox was asked for an operation that often."""
+    return lambda: [request["operation"] for request in sandbox.requests()].count(operation) >= times
+
+
+def rows() -> list[tuple[Row, bool]]:
+    """What is in the journal of this test, and whether its owners are alive."""
+    return _journal.Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])).rows(Deadline.after(LONGEST))
+
+
+def finished(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:
+    """Entries and seconds saved of every run; all of them have to be finished, and the journal empty."""
+    runs = sandbox.runs()
+    assert [run["finished"] for run in runs] == [True] * len(runs)
+    assert rows() == []
+    return [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in runs]
+
+
+TERMINATED = 128 + signal.SIGTERM

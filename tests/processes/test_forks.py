@@ -1,0 +1,161 @@
+"""Only the process that entered a guard finishes its run, and its children are processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from anymate_guard.sandbox import Sandbox
+
+from .bots import TERMINATED, finished, rows, run, running, until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform can't fork")
+
+
+def test_child_that_unwinds_through_the_guard(sandbox: Sandbox) -> None:
+    """A forked child that leaves the block by itself sends nothing; the run is finished once, by its parent."""
+    text = """
+        with anymate_run("k") as run:
+            run.add_entries(2)
+            child = os.fork()
+            if child:
+                os.waitpid(child, 0)
+        if child == 0:
+            sys.exit()
+        say("parent")
+        """
+    assert run(text) == (0, "parent\n", "")
+    assert finished(sandbox) == [(2, None)]
+
+
+def test_child_that_raises_in_the_guard(sandbox: Sandbox) -> None:
+    """An exception that ends a forked child inside the block leaves the parent's run alone."""
+    text = """
+        with anymate_run("k") as run:
+            run.add_entries(2)
+            if os.fork() == 0:
+                raise ValueError("flawed")
+            os.wait()
+        """
+    assert run(text)[0] == 0
+    assert finished(sandbox) == [(2, None)]
+
+
+def test_pool_of_forked_workers(sandbox: Sandbox) -> None:
+    """Workers of a pool, forked in the body, enter guards themselves; they share the run, which adds up."""
+    text = """
+        @anymate_run("k")
+        def work(number):
+            current_run().add_entries(number)
+
+        with anymate_run("k") as run:
+            run.add_entries(100)
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                pool.map(work, range(5))
+                pool.close()
+                pool.join()
+        """
+    assert run(text)[0] == 0
+    assert finished(sandbox) == [(110, None)]
+
+
+def test_terminated_child_dies_of_the_signal(sandbox: Sandbox) -> None:
+    """`Process.terminate` ends a forked child at once, as it would without the guard around it."""
+    text = """
+        with anymate_run("k"):
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            say(child.exitcode)
+        """
+    assert run(text)[1] == f"{-signal.SIGTERM}\n"
+    assert finished(sandbox) == [(None, None)]
+
+
+def test_fork_while_other_threads_are_at_it(sandbox: Sandbox) -> None:
+    """Children forked while other threads enter and leave guards can enter and leave their own."""
+    text = """
+        going = True
+
+        def work(key):
+            while going:
+                with anymate_run(key) as run:
+                    run.add_entries()
+
+        threads = [threading.Thread(target=work, args=(f"k{number}",)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        codes = []
+        for number in range(12):
+            child = os.fork()
+            if child == 0:
+                with anymate_run(f"child{number}") as run:
+                    run.add_entries(7)
+                os._exit(0)
+            codes.append(os.waitpid(child, 0)[1])
+        going = False
+        for thread in threads:
+            thread.join()
+        say(codes == [0] * 12)
+        """
+    status, said, _ = run(text)
+    assert (status, said) == (0, "True\n")
+    finished(sandbox)
+    children = [run for run in sandbox.runs() if run["processKey"].startswith("child")]
+    assert [run["overwriteEntries"] for run in children] == [7] * 12
+
+
+def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
+    """What a child and its parent write after a fork is in one journal, whoever of them ends first."""
+    text = """
+        with anymate_run("parent") as run:
+            run.add_entries(1)
+            if os.fork() == 0:
+                with anymate_run("child") as run:
+                    run.add_entries(2)
+                    say("inside")
+                    time.sleep(60)
+            time.sleep(60)
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        until(lambda: sorted(row.entries or 0 for row, _ in rows()) == [1, 2])
+        bot.send(signal.SIGTERM)
+        until(lambda: len(rows()) == 1)
+        ((row, alive),) = rows()
+        assert (row.process_key, row.entries, alive) == ("child", 2, True)
+        os.kill(_children(bot.pid)[0], signal.SIGTERM)
+        assert bot.end()[0] == TERMINATED
+    until(lambda: rows() == [])
+    assert finished(sandbox) == [(1, None), (2, None)]
+
+
+def test_child_left_behind(sandbox: Sandbox) -> None:
+    """A forked child that outlives its killed parent does not keep it alive: the next start takes its work over."""
+    text = """
+        with anymate_run("k") as run:
+            run.add_entries(5)
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+            say(child)
+            wait()
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        child = _children(bot.pid)[0]
+        until(lambda: [row.entries for row, _ in rows()] == [5])
+        bot.send(signal.SIGKILL)
+        until(lambda: [alive for _, alive in rows()] == [False])
+        os.kill(child, 0)
+        run("with anymate_run('k') as run: run.add_entries(1)")
+        os.kill(child, signal.SIGKILL)
+    assert finished(sandbox) == [(6, None)]
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

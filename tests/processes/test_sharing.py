@@ -1,0 +1,112 @@
+"""Two programs in one run, and what happens when they don't agree about it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from anymate_guard import UnreachableError, _delivery, _guard, anymate_run
+from anymate_guard.sandbox import Sandbox
+
+from .bots import asked, finished, rows, run, running, until
+
+BODY = """
+with anymate_run("k") as run:
+    run.add_entries(5)
+    say("inside")
+    sys.stdin.readline()
+"""
+
+
+def test_late_start_into_another_s_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that met an outage starts late into the run another program is in, and leaves the finish to that."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    sandbox.close()
+    with anymate_run("k") as late:
+        sandbox.start()
+        with running(BODY) as bot:
+            bot.until("inside")
+            late.add_entries(1)
+            _delivery.finish_all()  # as at the interpreter's exit
+            assert [one["finished"] for one in sandbox.runs()] == [False]
+            bot.end()
+    assert finished(sandbox) == [(6, None)]
+
+
+def test_settling_a_run_of_another_program(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is owed without a run is started late by settling, not while another program is on its key."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    sandbox.close()
+    with anymate_run("k") as late:
+        late.add_entries(1)
+    assert not _delivery.settle(_guard._client_of_environment())
+    sandbox.start()
+    sandbox.fail_next("StartRun", delay=0.3)
+    with running(BODY, ANYMATE_DEADLINE="20", ANYMATE_TIMEOUT="10") as bot:
+        until(asked(sandbox, "StartRun"))
+        _delivery.settle(_guard._client_of_environment())
+        bot.end()
+    assert sorted(finished(sandbox), key=str) == [(1, None), (5, None)]
+
+
+def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """What a killed bot left in a run that was finished elsewhere is not carried on; an error line tells of it."""
+    with running(BODY) as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [5])
+        bot.send(signal.SIGKILL)
+        until(lambda: [alive for _, alive in rows()] == [False])
+    _guard._client_of_environment().finish_run(sandbox.runs()[0]["runId"])
+    with anymate_run("k") as again:
+        again.add_entries(1)
+        assert len(rows()) == 1
+    assert finished(sandbox) == [(None, None), (1, None)]
+    (line,) = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert "anymate.finish_refused" in line
+    assert "entries=5" in line
+
+
+def test_program_that_takes_long_to_finish(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard waits within its deadline for another program that finishes its key's run, then goes on without."""
+    sandbox.fail_next("FinishRun", hang=True)
+    with running("with anymate_run('k') as run: run.add_entries(5)") as bot:
+        until(asked(sandbox, "FinishRun"))
+        monkeypatch.setenv("ANYMATE_DEADLINE", "0.5")
+        with pytest.raises(UnreachableError, match="another program"), anymate_run("k", require_start=True):
+            pytest.fail("the body ran")
+        with anymate_run("k") as waiting:
+            assert waiting.run_id is None
+            waiting.add_entries(1)
+        assert sorted(row.state for row, _ in rows()) == ["done", "finishing"]
+        sandbox._world.alarm.ring()
+        bot.end()
+    run("with anymate_run('other'): pass", ANYMATE_DEADLINE="10")
+    assert sorted(finished(sandbox), key=str) == [(1, None), (5, None), (None, None)]
+
+
+def test_require_start_and_a_question_that_gets_no_answer(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `require_start` an OkToRun that can't be asked raises, and leaves no row."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "0.3")
+    sandbox.fail_next("OkToRun", times=20)
+    with pytest.raises(UnreachableError), anymate_run("k", check_ok_to_run=True, require_start=True):
+        pytest.fail("the body ran")
+    assert rows() == []
+
+
+def test_exit_puts_back_what_was_given_up(sandbox: Sandbox) -> None:
+    """A finish that was interrupted, and whose giving back was interrupted too, is owed when the program has exited."""
+    text = """
+        from anymate_guard import AnymateClient, _journal
+        def interrupted(*args, **options):
+            raise KeyboardInterrupt
+        put_back = _journal.Journal.put_back
+        _journal.Journal.put_back = AnymateClient.finish_run = interrupted
+        try:
+            with anymate_run("k") as run:
+                run.add_entries(3)
+        except KeyboardInterrupt:
+            _journal.Journal.put_back = put_back
+        """
+    assert run(text) == (0, "", "")
+    assert [(row.state, row.entries, alive) for row, alive in rows()] == [("done", 3, False)]

@@ -1,0 +1,250 @@
+"""A termination signal unwinds a guarded bot, wherever it comes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import pytest
+
+from anymate_guard.sandbox import Sandbox
+
+from .bots import TERMINATED, asked, finished, rows, run, running, until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+
+BLOCK = """
+with anymate_run("k") as run:
+    run.add_entries(3)
+    wait()
+"""
+FUNCTION = """
+@anymate_run("k")
+def main():
+    current_run().add_entries(3)
+    wait()
+
+main()
+"""
+COROUTINE = """
+@anymate_run("k")
+async def main():
+    current_run().add_entries(3)
+    say("inside")
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+TASKS = """
+async def main():
+    async with anymate_run("k") as run:
+        run.add_entries(3)
+        say("inside")
+        await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("text", [BLOCK, FUNCTION, COROUTINE, TASKS])
+def test_signal_in_the_body(sandbox: Sandbox, text: str, number: signal.Signals) -> None:
+    """A signal in the body finishes the run with what was recorded, and the exit status tells of it."""
+    with running(text) as bot:
+        bot.until("inside")
+        bot.send(number)
+        assert bot.end()[0] == 128 + number
+    assert finished(sandbox) == [(3, None)]
+
+
+@pytest.mark.parametrize("text", [BLOCK, FUNCTION, COROUTINE, TASKS])
+def test_keyboard_interrupt_in_the_body(sandbox: Sandbox, text: str) -> None:
+    """Ctrl-C in the body finishes the run with what was recorded, and ends the bot as Ctrl-C does."""
+    with running(text) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGINT)
+        status, _, complaint = bot.end()
+    assert status in {-signal.SIGINT, 128 + signal.SIGINT}
+    assert "KeyboardInterrupt" in complaint
+    assert finished(sandbox) == [(3, None)]
+
+
+@pytest.mark.parametrize("text", [BLOCK, COROUTINE])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_starting(sandbox: Sandbox, text: str, number: signal.Signals) -> None:
+    """A signal during StartRun ends the bot at once; the body does not run, and no row stays behind."""
+    sandbox.fail_next("StartRun", hang=3)
+    with running(text) as bot:
+        until(asked(sandbox, "StartRun"))
+        bot.send(number)
+        status, said, _ = bot.end()
+    assert (status in {128 + number, -number}, "inside" in said) == (True, False)
+    assert rows() == []
+
+
+def test_start_that_a_signal_interrupted_is_resumed(sandbox: Sandbox) -> None:
+    """A run whose StartRun was interrupted on its way back stays open, and the next start resumes and finishes it."""
+    sandbox.fail_next("StartRun", delay=0.5, after=True)
+    with running(BLOCK) as bot:
+        until(asked(sandbox, "StartRun"))
+        until(sandbox.runs)
+        bot.send(signal.SIGTERM)
+        assert bot.end()[0] == TERMINATED
+    assert [run["finished"] for run in sandbox.runs()] == [False]
+    run("with anymate_run('k') as run: run.add_entries(1)")
+    assert finished(sandbox) == [(1, None)]
+
+
+def test_signal_between_start_and_body(sandbox: Sandbox) -> None:
+    """A program's own handler that exits after StartRun: the run is finished with zeros, as no work was done."""
+    status, said, _ = run(
+        """
+        from anymate_guard import _recorder, _registry
+        def opened(fresh, place, opened=_registry.opened):
+            signal.raise_signal(signal.SIGTERM)
+        _registry.opened = opened
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+        with anymate_run("k"):
+            say("inside")
+        """
+    )
+    assert (status, said) == (7, "")
+    assert finished(sandbox) == [(0, 0)]
+
+
+def test_signal_while_finishing_waits(sandbox: Sandbox) -> None:
+    """A first signal that comes while the run of a body that ended is being finished waits for that, then exits."""
+    sandbox.fail_next("FinishRun", delay=0.3)
+    with running("with anymate_run('k') as run: run.add_entries(2)\nsay('after')") as bot:
+        until(asked(sandbox, "FinishRun"))
+        bot.send(signal.SIGTERM)
+        status, said, _ = bot.end()
+    assert (status, said) == (TERMINATED, "")
+    assert finished(sandbox) == [(2, None)]
+
+
+def test_second_signal_while_finishing(sandbox: Sandbox) -> None:
+    """A second signal while the run is being finished leaves at once; the next guard sends what is owed."""
+    sandbox.fail_next("FinishRun", hang=True)
+    with running(BLOCK) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGTERM)
+        until(asked(sandbox, "FinishRun"))
+        bot.send(signal.SIGTERM)
+        assert bot.end()[0] == -signal.SIGTERM
+    ((row, alive),) = rows()
+    assert (row.state, row.entries, alive) == ("finishing", 3, False)
+    run("with anymate_run('other'): pass")
+    assert finished(sandbox) == [(3, None), (None, None)]
+
+
+def test_second_keyboard_interrupt_while_finishing(sandbox: Sandbox) -> None:
+    """A second Ctrl-C while the run is being finished leaves at once, and the finish is owed."""
+    sandbox.fail_next("FinishRun", hang=True)
+    with running(
+        """
+        try:
+            with anymate_run("k") as run:
+                run.add_entries(3)
+                wait()
+        except KeyboardInterrupt:
+            say("interrupted")
+            time.sleep(60)
+        """
+    ) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGINT)
+        until(asked(sandbox, "FinishRun"))
+        bot.send(signal.SIGINT)
+        bot.until("interrupted")
+        ((row, alive),) = rows()
+        assert (row.state, row.entries, row.sent, alive) == ("done", 3, True, True)
+        run("with anymate_run('k'): pass")
+    assert finished(sandbox) == [(3, None), (None, None)]
+
+
+def test_signal_off_the_main_thread(sandbox: Sandbox) -> None:
+    """A guard in another thread leaves the signals alone: the bot ends at once, and the next start has its work."""
+    text = """
+        def work():
+            with anymate_run("k") as run:
+                run.add_entries(3)
+                assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+                wait()
+
+        threading.Thread(target=work).start()
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [3])
+        bot.send(signal.SIGTERM)
+        assert bot.end()[0] == -signal.SIGTERM
+    run("with anymate_run('k') as run: run.add_entries(1)")
+    assert finished(sandbox) == [(4, None)]
+
+
+def test_own_handler_stays(sandbox: Sandbox) -> None:
+    """A handler of the program is called as ever, and is in place after the guard."""
+    text = """
+        handled = []
+        def handler(number, frame):
+            handled.append(number)
+        signal.signal(signal.SIGTERM, handler)
+        with anymate_run("k"):
+            say("inside")
+            while not handled:
+                time.sleep(0.01)
+        assert signal.getsignal(signal.SIGTERM) is handler
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGTERM)
+        assert bot.end() == (0, "", "")
+    assert finished(sandbox) == [(None, None)]
+
+
+def test_handler_put_in_place_by_the_body_stays(sandbox: Sandbox) -> None:
+    """A handler that the body installs is not taken away when the guard is left."""
+    text = """
+        with anymate_run("k"):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        say(signal.getsignal(signal.SIGTERM) is signal.SIG_IGN)
+        """
+    assert run(text)[1] == "True\n"
+
+
+def test_default_action_is_back(sandbox: Sandbox) -> None:
+    """After the last guard, nested ones included, a signal has its default action again."""
+    text = """
+        with anymate_run("k"):
+            with anymate_run("l"):
+                pass
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        say(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+        """
+    assert run(text)[1] == "True\n"
+
+
+def test_handling_signals_switched_off(sandbox: Sandbox) -> None:
+    """ANYMATE_HANDLE_SIGNALS=0 leaves SIGTERM alone."""
+    with running(BLOCK, ANYMATE_HANDLE_SIGNALS="0") as bot:
+        bot.until("inside")
+        bot.send(signal.SIGTERM)
+        assert bot.end()[0] == -signal.SIGTERM
+
+
+def test_body_that_catches_the_exit(sandbox: Sandbox) -> None:
+    """A body that catches the exit of a signal and returns has succeeded; its run tells so."""
+    text = """
+        with anymate_run("k") as run:
+            try:
+                wait()
+            except SystemExit:
+                run.add_entries(1)
+        say(run.outcome)
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGTERM)
+        assert bot.end()[1] == "succeeded\n"
+    assert finished(sandbox) == [(1, None)]

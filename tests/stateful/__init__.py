@@ -1,0 +1,1 @@
+"""The promises of the journal as a model, against any order of events."""
