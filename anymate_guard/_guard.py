@@ -21,8 +21,9 @@ from anymate_guard._settings import Settings, check_process_key, process_key_of_
 from anymate_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from anymate_guard._client import AnymateClient
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from anymate_guard._client import AnymateClient
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -248,7 +249,7 @@ class _Use:
         return self._open(await asyncio.wrap_future(_in_thread(self._stay.enter)))
 
     def astep_back(self) -> None:
-        """Undo entering, which may be under way still; nothing here waits, as the task may have been cancelled or closed."""
+        """Undo entering, which may be under way still; nothing here waits, as the task was cancelled or closed."""
         self._stay.give_up()
         _in_thread(self._stay.step_back)
         self._close()

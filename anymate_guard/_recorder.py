@@ -11,7 +11,7 @@ from anymate_guard import _registry
 from anymate_guard._deadline import Deadline
 from anymate_guard._fork import in_child
 from anymate_guard._journal import Journal, all_journals
-from anymate_guard._registry import Shared
+from anymate_guard._registry import Recorded, Shared
 from anymate_guard._run import close, totals
 
 _EVERY = 0.4  # seconds
@@ -64,7 +64,7 @@ def _work() -> None:
 
 
 def _record(runs: list[Shared]) -> None:
-    changed: defaultdict[Journal, list[tuple[Shared, tuple[object, ...]]]] = defaultdict(list)
+    changed: defaultdict[Journal, list[tuple[Shared, Recorded]]] = defaultdict(list)
     for shared in runs:
         now = (*totals(shared.run), shared.row.zeros, shared.row.run_id)
         if now != shared.recorded and not shared.client.settings.disabled:

@@ -20,6 +20,7 @@ from anymate_guard.errors import UnreachableError
 
 State = Literal["entering", "open", "leaving", "over"]
 Key = tuple[str, str, bool, str]
+Recorded = tuple["int | None", "int | None", bool, "int | None"]  # entries, nanoseconds, zeros and run id
 
 _POLL = 0.005  # seconds between two looks at a run that another thread starts or finishes
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]
@@ -53,7 +54,7 @@ class Shared:
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    recorded: object = None
+    recorded: Recorded | None = None
     claims: Claims = attrs.field(factory=Claims)
     transit: threading.Lock = attrs.field(factory=threading.Lock)
     started: float = attrs.field(factory=time.monotonic)

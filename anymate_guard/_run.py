@@ -181,9 +181,7 @@ class Run:
         """
         self._record(None, _nanoseconds(seconds))
 
-    def set_kpis(
-        self, *, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None
-    ) -> None:
+    def set_kpis(self, *, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None) -> None:
         """Replace totals; one that is not given stays.
 
         Args:
@@ -221,9 +219,7 @@ class Run:
         return Attempt(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a run can't be pickled: return a Kpis from the worker and merge() it where the guard is"
-        )
+        raise TypeError("a run can't be pickled: return a Kpis from the worker and merge() it where the guard is")
 
     def _totals(self) -> tuple[int | None, int | None]:
         """Entries and nanoseconds so far; takes the lock to be held."""
@@ -235,9 +231,7 @@ class Run:
         """Add to totals or replace them: all that are given, or none."""
         with _lock:
             if self._closed is not None:
-                raise RuntimeError(
-                    f"the run on {self._process_key!r} is finished; record before the end of its block"
-                )
+                raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")
             entries_room = _take("entries", MOST, self._entries_room, entries, replace=replace, capped=capped)
             self._ns_room = _take(
                 "seconds saved", MOST * _NS, self._ns_room, nanoseconds, replace=replace, capped=capped
@@ -304,9 +298,7 @@ class Scope:
             self._undo()
             return
         while scope is not None:
-            if (
-                scope._outer is self
-            ):  # left before the one inside it, which then goes back to what was before both
+            if scope._outer is self:  # left before the one inside it, which then goes back to what was before both
                 scope._outer, scope._undo = self._outer, self._undo
                 return
             scope = scope._outer
@@ -374,7 +366,5 @@ def _take(what: str, most: int, room: int, amount: int | None, *, replace: bool,
     before = most if replace or room < 0 else room
     if amount > before and not capped:
         unit = most // MOST  # 1 for entries, a second's nanoseconds for seconds
-        raise ValueError(
-            f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more"
-        )
+        raise ValueError(f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more")
     return max(0, before - amount)

@@ -66,7 +66,7 @@ def deferred() -> Iterator[None]:
         raise _exit
 
 
-def _unwind(number: int, frame: FrameType | None) -> None:
+def _unwind(number: int, _frame: FrameType | None) -> None:
     global _exit
     if _exit is not None or _holds == 0:
         signal.signal(number, signal.SIG_DFL)

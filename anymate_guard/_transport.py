@@ -7,6 +7,7 @@ thing outside is the operating system's own name look-up.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import queue
@@ -111,7 +112,8 @@ class Transport:
         )
         if pool.scheme == "https":
             self._adapter.cert_verify(pool, base, settings["verify"], settings["cert"])
-            if pool.proxy is None:  # a proxy's own certificate is looked at with the pool's settings
+            # Not for a proxy, whose own certificate is looked at with the pool's settings, nor where requests has done it.
+            if pool.proxy is None and (pool.ca_certs or pool.ca_cert_dir):
                 _share_context(pool)
         prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
         route = self._routes[base] = _Route(pool, prefix)
@@ -160,10 +162,8 @@ class _Route:
         try:
             connection.sock.settimeout(_patience())
             _local.sent = True
-            try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it hung up
                 connection.sock.sendall(self._bytes(request))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it may have answered before it hung up
             answer = _read(connection, request.method)
         except BaseException:
             connection.close()
@@ -296,14 +296,14 @@ class _Queue:
     def __init__(self, maxsize: int) -> None:  # noqa: ARG002  # the pool fills it with that many empty places
         self.all: list[Any] = []
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, *, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002  # it never waits
         """The connection used last."""
         try:
             return self.all.pop()
         except IndexError:
             raise queue.Empty from None
 
-    def put(self, connection: Any, block: bool = True) -> None:
+    def put(self, connection: Any, *, block: bool = True) -> None:  # noqa: ARG002  # there is always room
         """Keep a connection."""
         if connection is not None:
             self.all.append(connection)

@@ -21,7 +21,7 @@ from anymate_guard.sandbox._views import RequestView
 from anymate_guard.sandbox._world import World
 
 CONNECTION = "anymate_guard.sandbox.connection"
-TOKEN = "token"
+TOKEN = "token"  # noqa: S105  # the name of a call
 KEYED = {
     "StartRun": "GET",
     "StartOrGetRun": "GET",
@@ -88,7 +88,7 @@ class Api:
             "operation": operation,
             "method": request.method,
             "path": path,
-            "body": shown_login(data, _is_form(request)) if operation == TOKEN else shown_body(data),
+            "body": shown_login(data, is_form=_is_form(request)) if operation == TOKEN else shown_body(data),
             "status": None,
             "answer": "",
             "connection": request.environ[CONNECTION],

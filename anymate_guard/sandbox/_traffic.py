@@ -41,7 +41,7 @@ def shown_body(data: bytes) -> str:
     return data.decode(errors="replace")[:MAX_BODY]
 
 
-def shown_login(data: bytes, is_form: bool) -> str:
+def shown_login(data: bytes, *, is_form: bool) -> str:
     """Return a token request's body with its secrets masked; what is no form may hide them anywhere."""
     if not is_form:
         return "(not a form)"

@@ -227,28 +227,6 @@ def test_slow_connection(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> N
             client.start_run("invoice-intake")
 
 
-def test_slow_connection_to_a_server_that_does_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that took long leaves the sending of the request only the rest of the deadline."""
-    connect = socket.socket.connect
-
-    def slow(sock: socket.socket, address: tuple[str, int]) -> None:
-        time.sleep(1.7 if logged_in.is_set() else 0)
-        connect(sock, address)
-
-    def deaf(sock: socket.socket) -> None:
-        if not logged_in.is_set():
-            logged_in.set()
-            sock.recv(1 << 16)
-            sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"access_token": "abc"}')
-        else:
-            time.sleep(5)
-
-    logged_in = threading.Event()
-    monkeypatch.setattr(socket.socket, "connect", slow, raising=False)
-    with listener(deaf) as address, ends_within(2), pytest.raises(UnreachableError):
-        client_of(sandbox, f"http://{address}", timeout=2, deadline=2).start_run("x" * (5 << 20))
-
-
 def test_unknown_host(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that has no address is named."""
 
@@ -270,14 +248,26 @@ def test_host_that_cannot_be(sandbox: Sandbox) -> None:
         client.start_run("invoice-intake")
 
 
-def test_server_that_does_not_read(sandbox: Sandbox) -> None:
-    """A request that the server does not take off the wire ends with the deadline."""
+@pytest.mark.parametrize("delay", [0, 1.7])
+def test_server_that_does_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    """A request that the server does not take off the wire ends with the deadline, however long connecting took."""
+    logged_in = threading.Event()
+    connect = socket.socket.connect
+
+    def slow(sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        time.sleep(delay if logged_in.is_set() else 0)
+        connect(sock, address)
 
     def deaf(sock: socket.socket) -> None:
-        sock.recv(1 << 16)
-        sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"access_token": "abc"}')
-        time.sleep(5)
+        if logged_in.is_set():
+            time.sleep(5)
+        else:
+            logged_in.set()
+            sock.recv(1 << 16)
+            sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"access_token": "abc"}')
 
-    with listener(deaf) as address, ends_within(1), pytest.raises(UnreachableError) as caught:
-        client_of(sandbox, f"http://{address}", timeout=0.3, deadline=1).start_run("x" * (5 << 20))
+    monkeypatch.setattr(socket.socket, "connect", slow, raising=False)
+    with listener(deaf) as address, ends_within(2), pytest.raises(UnreachableError) as caught:
+        client_of(sandbox, f"http://{address}", timeout=2, deadline=2).start_run("x" * 200_000)
     assert (caught.value.operation, caught.value.maybe_sent) == ("StartRun", True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests.adapters
 import trustme
 
 from anymate_guard import AnymateClient, UnreachableError
@@ -73,6 +75,9 @@ def test_usual_authorities(
 ) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(bundle))
+    if hasattr(requests.adapters, "_preloaded_ssl_context"):  # requests 2.32 reads them when it is imported
+        context = ssl.create_default_context(cafile=str(bundle))
+        monkeypatch.setattr("requests.adapters._preloaded_ssl_context", context)
     assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 

@@ -46,8 +46,6 @@ atexit.register(leave)
 @pytest.mark.parametrize(("program", "said"), [(SYNC, "body ran\n"), (ASYNC, "body ran\nand failed\n")])
 def test_guard_in_an_atexit_handler(sandbox: Sandbox, program: str, said: str) -> None:
     """A guard entered when no new thread can be started any more starts and finishes its run, without a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert (done.stdout, done.stderr) == (said, "")
     assert [run["finished"] for run in sandbox.runs()] == [True] * said.count("\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -102,7 +102,7 @@ def test_broken_off_generator(sandbox: Sandbox) -> None:
     """A generator with a guard inside that is left early finishes its run as interrupted."""
     runs = []
 
-    def pages() -> Iterator[int]:
+    def pages() -> Generator[int, None, None]:
         with anymate_run("invoice-intake") as run:
             runs.append(run)
             yield 1
@@ -173,9 +173,7 @@ def test_not_ok_to_run(sandbox: Sandbox) -> None:
     """A process that was stopped raises NotOkToRun with the facts; nothing is started, the body does not run."""
     sandbox.set_process("invoice-intake", stopped=True)
     with (
-        pytest.raises(
-            NotOkToRun, match="'invoice-intake' is not OK to run: the process is stopped"
-        ) as caught,
+        pytest.raises(NotOkToRun, match="'invoice-intake' is not OK to run: the process is stopped") as caught,
         anymate_run("invoice-intake", check_ok_to_run=True),
     ):
         pytest.fail("the body ran")
@@ -187,12 +185,8 @@ def test_not_ok_to_run(sandbox: Sandbox) -> None:
     assert calls(sandbox) == ["OkToRun"]
 
 
-@pytest.mark.parametrize(
-    "fault", [{"status": 404}, {"answer": {"okToRun": "maybe"}}, {"status": 503, "times": 9}]
-)
-def test_ok_to_run_can_not_be_asked(
-    hasty: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("fault", [{"status": 404}, {"answer": {"okToRun": "maybe"}}, {"status": 503, "times": 9}])
+def test_ok_to_run_can_not_be_asked(hasty: Sandbox, caplog: pytest.LogCaptureFixture, fault: dict[str, Any]) -> None:
     """When OkToRun gives no answer, the guard warns and goes on."""
     hasty.fail_next("OkToRun", **fault)
     with anymate_run("invoice-intake", check_ok_to_run=True):
@@ -223,9 +217,7 @@ def test_adopted_run(sandbox: Sandbox) -> None:
     assert only_run(sandbox)["overwriteEntries"] == 1
 
 
-@pytest.mark.parametrize(
-    ("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)]
-)
+@pytest.mark.parametrize(("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)])
 def test_run_id_that_can_not_be_one(run_id: Any, kind: type[Exception]) -> None:
     """A run_id that is no whole number from 1 is refused by name."""
     with pytest.raises(kind, match=f"run_id must be .*{run_id!r}"):
@@ -360,9 +352,7 @@ def test_required_finish_of_a_failed_body(hasty: Sandbox) -> None:
     assert error.__context__ is None
 
 
-def test_disabled(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_disabled(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """ANYMATE_DISABLED=1 records and logs, calls nothing, and needs no credentials."""
     for name in sandbox.environ:
         monkeypatch.delenv(name)
@@ -407,7 +397,7 @@ def test_left_but_not_entered() -> None:
 
 
 def test_log_context(sandbox: Sandbox) -> None:
-    """In the body process_key and run_id are bound for the bot's own lines; afterwards what was bound before is back."""
+    """In the body process_key and run_id are bound for the bot's own lines; afterwards things are as before."""
     import structlog
 
     with structlog.contextvars.bound_contextvars(process_key="mine", other="kept"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -50,6 +51,10 @@ def test_left_in_the_order_of_entering(sandbox: Sandbox) -> None:
     assert (run.outcome, sandbox.runs()[0]["overwriteEntries"]) == ("succeeded", 5)
 
 
+def _leave(guard: Any, error: BaseException | None, *_: object) -> None:
+    guard.__exit__(type(error), error, None)
+
+
 @pytest.mark.parametrize(
     ("errors", "outcome"),
     [
@@ -60,15 +65,13 @@ def test_left_in_the_order_of_entering(sandbox: Sandbox) -> None:
         ([KeyboardInterrupt, ValueError], "failed"),
     ],
 )
-def test_worst_outcome_counts(
-    sandbox: Sandbox, errors: list[type[BaseException] | None], outcome: str
-) -> None:
+def test_worst_outcome_counts(sandbox: Sandbox, errors: list[type[BaseException] | None], outcome: str) -> None:
     """The run failed if any of its guards failed, else was interrupted if any was."""
     with contextlib.ExitStack() as stack:
         guards = [anymate_run("invoice-intake") for _ in errors]
         runs = [guard.__enter__() for guard in guards]
         for guard, error in zip(guards, errors, strict=True):
-            stack.callback(guard.__exit__, error, error and error(), None)
+            stack.push(functools.partial(_leave, guard, error() if error else None))
     assert runs[0].outcome == outcome
 
 

@@ -149,9 +149,7 @@ def test_seconds_that_are_refused(run: Run, value: Any, shown: str) -> None:
         (lambda run: run.set_kpis(entries=1, seconds_saved=MOST), lambda run: run.merge(Kpis(1, 1))),
     ],
 )
-def test_total_that_would_be_too_large(
-    run: Run, fill: Callable[[Run], None], more: Callable[[Run], None]
-) -> None:
+def test_total_that_would_be_too_large(run: Run, fill: Callable[[Run], None], more: Callable[[Run], None]) -> None:
     """A recording that would take a total over 2 147 483 647 is refused, and neither total changes."""
     fill(run)
     before = run.kpis
@@ -215,16 +213,22 @@ def test_kpis_are_values() -> None:
 
 def test_a_run_is_not_pickled(run: Run) -> None:
     """A run can't travel to a worker, where its recordings would be lost; the error says what to do."""
-    for travel in (pickle.dumps, copy.copy):
+    ways: list[Callable[[Run], object]] = [pickle.dumps, copy.copy]
+    for travel in ways:
         with pytest.raises(TypeError, match="return a Kpis from the worker"):
-            travel(run)  # type: ignore[operator]
+            travel(run)
 
 
 def test_recording_after_the_end(sandbox: Sandbox) -> None:
     """What is recorded after the run is finished is refused, as it could not be sent any more."""
     with anymate_run("invoice-intake") as run:
         run.add_entries(3)
-    for record in (run.add_entries, lambda: run.add_seconds_saved(1), lambda: run.set_kpis(entries=1)):
+    records: list[Callable[[], None]] = [
+        run.add_entries,
+        lambda: run.add_seconds_saved(1),
+        lambda: run.set_kpis(entries=1),
+    ]
+    for record in records:
         with pytest.raises(RuntimeError, match="'invoice-intake' is finished"):
             record()
     assert (run.kpis, run.outcome) == (Kpis(3), "succeeded")

@@ -22,7 +22,7 @@ from .support import TIMEOUT, Bot, ends_in_reset, until
 def _line(sandbox: Sandbox) -> Iterator[socket.socket]:
     """Give a bare connection."""
     address = urlsplit(sandbox.url)
-    with closing(socket.create_connection((address.hostname, address.port), timeout=TIMEOUT)) as line:
+    with closing(socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=TIMEOUT)) as line:
         yield line
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def connect(sandbox: Sandbox) -> socket.socket:
     """Open a bare connection."""
     address = urlsplit(sandbox.url)
-    return socket.create_connection((address.hostname, address.port), timeout=TIMEOUT)
+    return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=TIMEOUT)
 
 
 def read_all(line: socket.socket) -> bytes:

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 
 import rich.traceback
-
-try:
-    from structlog.tracebacks import ExceptionDictTransformer
-except ImportError:  # the oldest structlog that we allow has none
-    ExceptionDictTransformer = None
+from structlog.tracebacks import ExceptionDictTransformer
 
 _MANY = 1_000_000
 
@@ -30,8 +26,6 @@ def by_rich(error: BaseException) -> str:
 
 def by_structlog(error: BaseException) -> str:
     """The error as structlog's dictionaries show it."""
-    if ExceptionDictTransformer is None:
-        return ""
     to_dicts = ExceptionDictTransformer(
         show_locals=True, locals_max_length=_MANY, locals_max_string=_MANY, max_frames=_MANY
     )
