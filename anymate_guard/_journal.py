@@ -41,7 +41,8 @@ _SCHEMA = (
     )""",
     "CREATE TABLE outages (address TEXT PRIMARY KEY, at REAL NOT NULL)",
 )
-_READ = "SELECT id, address, username, process_key, run_id, owner, state, entries, nanoseconds, zeros, sent, at FROM rows"
+_COLUMNS = "id, address, username, process_key, run_id, owner, state, entries, nanoseconds, zeros, sent, at"
+_READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
 _READ_ALL = f"{_READ} ORDER BY at"
 _READ_ACCOUNT = f"{_READ} WHERE address = ? AND username = ? ORDER BY at"
 _PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -66,8 +67,8 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.sqlite3"
         self._names = str(self.path), str(self.path.with_name("owners.lock"))  # a Path takes longer to look at
-        # Never held while waiting for a locked file, so that a fork may wait for it. Reentrant, as the garbage collector
-        # may close a generator, and leave the guard in it, anywhere.
+        # Never held while waiting for a locked file, so that a fork may wait for it. Reentrant, as the garbage
+        # collector may close a generator, and leave the guard in it, anywhere.
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
         self._inode = 0
@@ -104,7 +105,11 @@ class Journal:
 
     def claim(self, account: Account, claims: Claims, deadline: Deadline) -> Entered:
         """Claim finishes that are owed to an account, without entering."""
-        return self._rule(account, lambda view: Entered(owed=view.claim(claims), outage=view.outage), Entered(), deadline)
+
+        def rule(view: View) -> Entered:
+            return Entered(owed=view.claim(claims), outage=view.outage)
+
+        return self._rule(account, rule, Entered(), deadline)
 
     def named(self, row: Row, carried: Iterable[Row], deadline: Deadline) -> None:
         """Note the run that StartRun named, and carry into it what dead owners left without one."""
@@ -113,7 +118,7 @@ class Journal:
         if row.run_id is not None:
             carry = "UPDATE rows SET run_id = ? WHERE id = ? AND run_id IS NULL AND state = 'open'"
             statements += [(carry, (row.run_id, other.id)) for other in carried]
-        self._do(_Statements(statements), False, deadline, _LEAST)
+        self._do(lambda database: _execute(database, statements), None, deadline, _LEAST)
 
     def record(self, rows: Iterable[tuple[Row, int | None, int | None]], deadline: Deadline) -> bool:
         """Write the KPIs so far, entries and nanoseconds, of rows that are open; False if that was not possible."""
@@ -223,7 +228,11 @@ class Journal:
     def _write(self, statements: Sequence[Statement], deadline: Deadline) -> bool:
         """Write now, or with the next change; False for the latter."""
 
-        written = self._do(_Statements(statements), False, deadline, _LEAST)
+        def work(database: sqlite3.Connection) -> bool:
+            _execute(database, statements)
+            return True
+
+        written = self._do(work, False, deadline, _LEAST)
         if not written:
             with self._lock:
                 self._later = [*self._later, *statements]
@@ -240,15 +249,14 @@ class Journal:
                     if not _is_locked(error) or time.monotonic() >= end:
                         self._warn(error, self._recover(error))
                         return otherwise
-            time.sleep(random.uniform(0, _POLL))  # noqa: S311  # so that many that wait don't ask in step
+            time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         database = self._connect()
         later = self._later
         try:
             with database:  # commits or rolls back in one step, which no signal's exception can come between
-                if later or not isinstance(work, _Statements) or len(work.all) > 1:
-                    database.execute("BEGIN IMMEDIATE")
+                database.execute("BEGIN IMMEDIATE")
                 _execute(database, later)
                 result = work(database)
                 self._later = []
@@ -311,17 +319,6 @@ class Journal:
         if not self._warned:
             self._warned = True
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
-
-
-@attrs.frozen
-class _Statements:
-    """Statements to be done in one step; a single one needs no transaction around it."""
-
-    all: Sequence[Statement]
-
-    def __call__(self, database: sqlite3.Connection) -> bool:
-        _execute(database, self.all)
-        return True
 
 
 class _Newer(sqlite3.Error):
@@ -406,13 +403,12 @@ _leaked: list[object] = []
 def _before_fork() -> None:
     # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
     # locks of its parent. So no file is open, and nobody is at it, while a process forks.
-    locks: list[Any] = [_opening, *(journal._lock for journal in set(_journals.values()))]  # noqa: SLF001
-    for lock in locks:
-        if lock.acquire(timeout=1):  # a signal handler may fork in the middle of it all
-            _stopped.append(lock)
+    locks: list[Any] = [_opening, *(journal._lock for journal in set(_journals.values()))]
+    # A second is enough, and a signal handler may fork in the middle of it all.
+    _stopped.extend(lock for lock in locks if lock.acquire(timeout=1))
     for journal in _journals.values():
-        if journal._lock in _stopped:  # noqa: SLF001
-            journal._disconnect()  # noqa: SLF001
+        if journal._lock in _stopped:
+            journal._disconnect()
 
 
 def _after_fork_in_parent() -> None:

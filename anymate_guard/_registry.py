@@ -60,9 +60,8 @@ class Shared:
     started: float = attrs.field(factory=time.monotonic)
     journal: Journal = attrs.field(init=False)
 
-    @journal.default
-    def _journal(self) -> Journal:
-        return Journal.at(self.client.settings.state_dir)
+    def __attrs_post_init__(self) -> None:
+        self.journal = Journal.at(self.client.settings.state_dir)
 
     @property
     def key(self) -> Key:

@@ -206,7 +206,8 @@ class View:
             runs[row.run_id or -row.id].append(row)  # a run without an id is a row of its own
         claimed: list[Owed] = []
         for rows in runs.values():
-            if len(claimed) < _BATCH and claims.tried.isdisjoint(row.id for row in rows) and self._is_owed(rows, entering):
+            untried = claims.tried.isdisjoint(row.id for row in rows)
+            if len(claimed) < _BATCH and untried and self._is_owed(rows, entering):
                 claimed.append(self._take(rows, claims))
         return tuple(claimed)
 

@@ -126,7 +126,7 @@ def deliver_all(
 
 
 def deliver(line: Line, journal: Journal, owed: Owed, claims: Claims, until: Deadline) -> Delivery:
-    """Send a claimed finish, after a StartRun if the run has no id; what can't be delivered goes back to the journal."""
+    """Send a claimed finish, after a StartRun if the run has no id; what can't be delivered goes to the journal."""
     trouble: UnreachableError | ApiError
     try:
         run_id = owed.run_id

@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,13 +79,14 @@ def _unwind(number: int, _frame: FrameType | None) -> None:
 
 def _hold_back() -> None:
     """Let signals wait while a process forks: Python forgets those that reach the child before it runs."""
-    if _taken:
+    if sys.platform != "win32" and _taken:
         _waiting.append(signal.pthread_sigmask(signal.SIG_BLOCK, _taken))
 
 
 def _let_come() -> None:
-    while _waiting:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _waiting.pop())
+    if sys.platform != "win32":
+        while _waiting:
+            signal.pthread_sigmask(signal.SIG_SETMASK, _waiting.pop())
 
 
 def _let_go() -> None:

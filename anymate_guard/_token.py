@@ -108,11 +108,7 @@ class Tokens:
 
     def _log_in(self, deadline: Deadline) -> Token:
         asked_at = time.monotonic()
-        try:
-            reply = self._caller.until_answered("token", _login(self._settings), self.mask, deadline, {})
-        except UnreachableError as error:
-            error.maybe_sent = False  # of the call that needs the token, nothing was
-            raise
+        reply = self._caller.until_answered("token", _login(self._settings), self.mask, deadline, {})
         self._logins += 1
         self._refusal = None
         if reply.status in {400, 401, 403}:

@@ -112,7 +112,7 @@ class Transport:
         )
         if pool.scheme == "https":
             self._adapter.cert_verify(pool, base, settings["verify"], settings["cert"])
-            # Not for a proxy, whose own certificate is looked at with the pool's settings, nor where requests has done it.
+            # Not for a proxy, whose certificate is looked at with the pool's settings, nor where requests has done it.
             if pool.proxy is None and (pool.ca_certs or pool.ca_cert_dir):
                 _share_context(pool)
         prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")

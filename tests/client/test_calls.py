@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from anymate_guard import AnymateClient, ApiError, ConfigurationError, Kpis
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of
+from tests.support.clients import client_of, until
 from tests.support.proxy import Exchange, FaultProxy
 
 KEYS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(
@@ -169,6 +169,7 @@ def test_closed_client(client: AnymateClient, proxy: FaultProxy) -> None:
     client.start_run("invoice-intake")
     client.close()
     client.close()
+    until(lambda: proxy.still_open == 0)
     client.start_run("invoice-intake")
     assert proxy.connections == 2
     assert proxy.calls == ["token", "StartRun", "StartRun"]
@@ -208,7 +209,6 @@ def test_without_deadline_of_its_own(sandbox: Sandbox) -> None:
 def test_fork(sandbox: Sandbox) -> None:
     """A forked child makes connections of its own, with the token that is known, also while its parent is calling."""
     with FaultProxy(sandbox.url) as proxy, client_of(sandbox, proxy.url, timeout=5) as client:
-        client.start_run("invoice-intake")
         asked, go_on = threading.Event(), threading.Event()
 
         def slow(exchange: Exchange) -> None:
@@ -220,6 +220,7 @@ def test_fork(sandbox: Sandbox) -> None:
         calling = threading.Thread(target=client.ok_to_run, args=["invoice-intake"])
         calling.start()
         assert asked.wait(10)
+        client.start_run("invoice-intake")  # now one connection is in use, and one is idle
         child = os.fork()
         if child == 0:
             status = 1
@@ -232,5 +233,5 @@ def test_fork(sandbox: Sandbox) -> None:
         go_on.set()
         calling.join(10)
         client.start_run("invoice-intake")
-        assert proxy.connections == 2
+        assert proxy.connections == 3
         assert proxy.calls.count("token") == 1

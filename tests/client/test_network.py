@@ -70,9 +70,7 @@ def test_own_authority(
     assert secure.connections == 1
 
 
-def test_usual_authorities(
-    sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(bundle))
     if hasattr(requests.adapters, "_preloaded_ssl_context"):  # requests 2.32 reads them when it is imported

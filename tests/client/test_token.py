@@ -13,7 +13,7 @@ from anymate_guard import AnymateClient, ApiError, AuthenticationError, Unreacha
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of, ends_within
+from tests.support.clients import client_of, ends_within, until
 from tests.support.proxy import Exchange, Fault, FaultProxy
 
 THREADS = 64
@@ -121,6 +121,27 @@ def test_one_login_after_401(sandbox: Sandbox, client: AnymateClient, proxy: Fau
     assert proxy.calls.count("OkToRun") == 1 + 2 * THREADS
 
 
+def test_late_401(client: AnymateClient, proxy: FaultProxy) -> None:
+    """A thread that hears late that its token was refused takes the one that another thread has got meanwhile."""
+    client.start_run("invoice-intake")
+    asked, renewed = threading.Event(), threading.Event()
+
+    def refuse_late(exchange: Exchange) -> None:
+        asked.set()
+        renewed.wait(10)
+        exchange.answer(401)
+
+    proxy.break_next("OkToRun", refuse_late)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(client.ok_to_run, "invoice-intake")
+        assert asked.wait(10)
+        proxy.break_next("StartRun", faults.status(401))
+        client.start_run("invoice-intake")
+        renewed.set()
+        assert late.result().ok_to_run
+    assert proxy.calls.count("token") == 2
+
+
 def test_401_with_a_fresh_token(client: AnymateClient, proxy: FaultProxy) -> None:
     """A call that is refused again with a fresh token is an AuthenticationError, after two tries and two logins."""
     proxy.break_next("StartRun", faults.says(401, {"message": "Who are you?"}), times=9)
@@ -182,6 +203,29 @@ def test_wrong_credentials_once_for_all_threads(sandbox: Sandbox, proxy: FaultPr
         assert proxy.calls == ["token", "token"]
 
 
+def test_refusal_that_is_over(client: AnymateClient, proxy: FaultProxy) -> None:
+    """Threads that wait for a login that succeeds hear nothing of an earlier refusal."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def slow(exchange: Exchange) -> None:
+        asked.set()
+        go_on.wait(10)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("token", faults.in_turn(faults.status(400), slow), times=2)
+    with pytest.raises(AuthenticationError):
+        client.ok_to_run("invoice-intake")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.ok_to_run, "invoice-intake")
+        assert asked.wait(10)
+        second = pool.submit(client.ok_to_run, "invoice-intake")
+        until(second.running)
+        go_on.wait(0.1)  # until the second one waits for the login
+        go_on.set()
+        assert (first.result().ok_to_run, second.result().ok_to_run) == (True, True)
+    assert proxy.calls.count("token") == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -223,7 +267,7 @@ def test_token_elsewhere(client: AnymateClient, proxy: FaultProxy) -> None:
 
 
 def test_no_token_in_time(client: AnymateClient, proxy: FaultProxy) -> None:
-    """Every thread that waits for a login gives up at its own deadline."""
+    """A thread that waits for another one's login gives up at its own deadline."""
     proxy.break_next("token", faults.silence, times=99)
 
     def work(seconds: float) -> UnreachableError:
@@ -232,9 +276,12 @@ def test_no_token_in_time(client: AnymateClient, proxy: FaultProxy) -> None:
         return caught.value
 
     with ThreadPoolExecutor(2) as pool:
-        errors = list(pool.map(work, [1.5, 0.5]))
-    assert {error.operation for error in errors} == {"token"}
-    assert not any(error.maybe_sent for error in errors)
+        first = pool.submit(work, 3)
+        until(lambda: proxy.calls)
+        second = pool.submit(work, 0.5)
+    assert second.result().reason == "another thread did not get one in time either"
+    assert [error.operation for error in (first.result(), second.result())] == ["token", "token"]
+    assert not any(error.maybe_sent for error in (first.result(), second.result()))
 
 
 def test_login_fails_after_401(client: AnymateClient, proxy: FaultProxy) -> None:

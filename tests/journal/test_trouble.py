@@ -195,6 +195,21 @@ def test_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, lines: Line
     assert (folder / "journal.sqlite3").exists()
 
 
+def test_threads_without_a_journal(sandbox: Sandbox, folder: Path, calls: Callable[[], list[str]]) -> None:
+    """Guards of one program share a run, and wait for one that is being finished, also where there is no journal."""
+    folder.write_text("in the way")
+    sandbox.fail_next("StartRun", delay=0.3)
+    sandbox.fail_next("FinishRun", delay=0.3)
+    together = [threading.Thread(target=guard, args=("a", 1)) for _ in range(2)]
+    for thread in together:
+        thread.start()
+    until(lambda: "FinishRun" in calls())
+    guard(entries=5)
+    for thread in together:
+        thread.join()
+    assert credited(sandbox) == [2, 5]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_full_disk(sandbox: Sandbox, folder: Path) -> None:
     """A full disk costs one warning; the bot's result is its own, and its run is finished."""

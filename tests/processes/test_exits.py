@@ -83,12 +83,14 @@ def test_many_daemon_threads_in_an_outage(sandbox: Sandbox) -> None:
         """
     with running(text, ANYMATE_DEADLINE="2", ANYMATE_TIMEOUT="1") as bot:
         bot.until("inside")
-        sandbox.close()
+        sandbox.fail_next("*", hang=True, times=99)
         begun = time.monotonic()
         bot.end()
     assert time.monotonic() - begun < 5
+    sandbox.close()
     assert sorted(row.entries or 0 for row, _ in rows()) == [0, 1, 2, 3, 4, 5]
     sandbox.start()
+    sandbox._world.faults.reset()
     run("with anymate_run('other'): pass")
     assert sorted(finished(sandbox), key=str) == [*((entries, None) for entries in range(6)), (None, None)]
 
@@ -108,4 +110,3 @@ def test_guard_in_an_exit_handler(sandbox: Sandbox) -> None:
         """
     assert run(text) == (0, "", "")
     assert finished(sandbox) == [(1, None)]
-

@@ -166,6 +166,11 @@ class FaultProxy:
         """The address to call."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
+    @property
+    def still_open(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
+
     def break_next(self, operation: str, fault: Fault, times: float = 1) -> None:
         """Break the next calls of an operation; `math.inf` breaks all until `heal`."""
         with self._lock:
