@@ -111,10 +111,13 @@ def test_idle_connection_that_ended(client: AnymateClient, proxy: FaultProxy) ->
     client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
 
 
-def test_too_much_is_not_kept(client: AnymateClient, proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(
+    "fault", [faults.says(200, b" " * (1 << 20) + b'{"runId": 1}'), faults.gigabyte_in_chunks], ids=["plain", "chunked"]
+)
+def test_too_much_is_not_kept(client: AnymateClient, proxy: FaultProxy, fault: Fault) -> None:
     """A connection on which more came than was read is not used again."""
     client.start_run("invoice-intake")
-    proxy.break_next("StartRun", faults.says(200, b" " * (1 << 20) + b'{"runId": 1}'))
+    proxy.break_next("StartRun", fault)
     with pytest.raises(UnreachableError, match="more than 1048576 bytes"):
         client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
     client.start_run("invoice-intake")

@@ -271,3 +271,25 @@ def test_server_that_does_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
     with listener(deaf) as address, ends_within(2), pytest.raises(UnreachableError) as caught:
         client_of(sandbox, f"http://{address}", timeout=2, deadline=2).start_run("x" * 200_000)
     assert (caught.value.operation, caught.value.maybe_sent) == ("StartRun", True)
+
+
+def test_kept_connection_that_is_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request over a kept connection has the patience of its own deadline, not of the one before."""
+    connect = socket.socket.connect
+
+    def small(sock: socket.socket, address: tuple[str, int]) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connect(sock, address)
+
+    def deaf(sock: socket.socket) -> None:
+        for answer in (b'{"access_token": "abc"}', b'{"succeeded": true}    '):
+            sock.recv(1 << 16)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + answer)
+        time.sleep(5)
+
+    monkeypatch.setattr(socket.socket, "connect", small, raising=False)
+    with listener(deaf) as address:
+        client = client_of(sandbox, f"http://{address}", timeout=9)
+        client.finish_run(1)
+        with ends_within(1), pytest.raises(UnreachableError):
+            client.start_run("x" * 200_000, deadline=Deadline.after(1))

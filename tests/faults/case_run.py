@@ -88,6 +88,8 @@ def run_case(case: Case, sandbox: Sandbox, lines: Callable[[str], list[str]]) ->
         healthy = client_of(sandbox, proxy.url, timeout=10, deadline=20, state_dir=folder)
         with healthy, anymate_run(case.process_key, client=healthy) as run:
             run.add_entries(1)
+        told = any("anymate.finish_refused" in line for line in lines(case.process_key))
+        check(told == (outcome == "refused for good"), "a finish that was owed was refused later")
         check(_owed(Path(folder)) == 0, "the journal still owes something after a healthy guard")
         _check_totals(case, sandbox, check, credited=ran and outcome != "refused for good")
     return outcome, problems
