@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 _register = getattr(os, "register_at_fork", lambda **_: None)  # a platform without fork needs nothing
 
+_PATIENCE = 10.0  # seconds that a fork waits: a signal handler may fork in the middle of it all
+
 _importing = threading.RLock()
 _waited = False
 
@@ -33,7 +35,7 @@ def importing() -> Iterator[None]:
 
 def _wait() -> None:
     global _waited
-    _waited = _importing.acquire(timeout=10)  # a signal handler may fork in the middle of it all
+    _waited = _importing.acquire(timeout=_PATIENCE)
 
 
 def _go_on() -> None:

@@ -292,7 +292,7 @@ class _Use:
 
     def _leave(self, error: BaseException | None) -> None:
         if os.getpid() == self._process:  # a forked child leaves it to its parent
-            self._stay.leave(self._outcome(error), f"{type(error).__name__}: {error}")
+            self._stay.leave(self._outcome(error), _message(error))
 
     def _close(self) -> None:
         if self._scope is not None:
@@ -306,6 +306,15 @@ class _Use:
         if self._holds_signals and os.getpid() == self._process:
             self._holds_signals = False
             _signals.release()
+
+
+def _message(error: BaseException | None) -> str:
+    """What to report of a failure; the exception's own text may fail, too."""
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001  # whatever the program's __str__ raises
+        return name
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:

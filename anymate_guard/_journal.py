@@ -53,6 +53,7 @@ _DELETE = "DELETE FROM rows WHERE id = ?"
 _OUTAGE = 60.0  # seconds for which an address counts as unreachable
 _PATIENCE = 2.0  # seconds to wait for a locked journal, at most
 _LEAST = 0.5  # seconds to wait for it where a finish would else have to be kept in memory
+_FORKING = 1.0  # seconds that a fork waits for it: a signal handler may fork in the middle of it all
 _POLL = 0.01
 _TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError, Damaged)
 
@@ -404,8 +405,7 @@ def _before_fork() -> None:
     # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
     # locks of its parent. So no file is open, and nobody is at it, while a process forks.
     locks: list[Any] = [_opening, *(journal._lock for journal in set(_journals.values()))]
-    # A second is enough, and a signal handler may fork in the middle of it all.
-    _stopped.extend(lock for lock in locks if lock.acquire(timeout=1))
+    _stopped.extend(lock for lock in locks if lock.acquire(timeout=_FORKING))
     for journal in _journals.values():
         if journal._lock in _stopped:
             journal._disconnect()

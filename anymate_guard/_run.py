@@ -21,8 +21,9 @@ _NS = 1_000_000_000
 
 Outcome = Literal["succeeded", "failed", "interrupted"]
 
-# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it.
-_lock = threading.Lock()
+# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it. Reentrant, as the
+# garbage collector may close a generator, and leave the guard in it, anywhere.
+_lock = threading.RLock()
 
 
 def _count(value: SupportsIndex) -> int:
@@ -310,7 +311,7 @@ _current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
 def _after_fork() -> None:
     """The child is in no run, as what it recorded would be lost; and another thread may have held the lock."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _current.set(None)
 
 

@@ -270,6 +270,25 @@ def test_closed_coroutine(sandbox: Sandbox) -> None:
     assert runs[0].outcome == "interrupted"
 
 
+def test_coroutine_closed_after_its_loop(sandbox: Sandbox) -> None:
+    """A coroutine that is closed when no loop runs any more finishes its run before that returns."""
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake"):
+            await asyncio.Event().wait()
+
+    coroutine = work()
+
+    async def main() -> None:
+        entering = coroutine.send(None)
+        await until(entering.done)
+        coroutine.send(None)
+
+    asyncio.run(main())
+    coroutine.close()
+    assert len(finishes(sandbox)) == 1
+
+
 def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:
     """An async generator with a guard inside, closed in another context than it was entered in, finishes quietly."""
 

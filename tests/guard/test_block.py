@@ -141,6 +141,18 @@ def test_failure_is_reported_after_the_finish(sandbox: Sandbox) -> None:
     assert [failure["message"] for failure in sandbox.failures()] == ["ValueError: no VAT number"]
 
 
+def test_failure_without_a_text(sandbox: Sandbox) -> None:
+    """An exception whose text can't be had is reported by its name, and comes out all the same."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(Mute), anymate_run("invoice-intake", report_failure=True):
+        raise Mute
+    assert [failure["message"] for failure in sandbox.failures()] == ["Mute"]
+
+
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt(), SystemExit(0)])
 def test_only_failures_are_reported(sandbox: Sandbox, error: BaseException | None) -> None:
     """report_failure says nothing of a run that succeeded or was interrupted."""

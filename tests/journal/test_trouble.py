@@ -17,7 +17,8 @@ import pytest
 
 from anymate_guard import _delivery, _guard, _journal, anymate_run
 from anymate_guard._deadline import Deadline
-from anymate_guard._rows import Row
+from anymate_guard._rows import Claims, Row
+from anymate_guard._settling import Line, deliver_all
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import until
@@ -200,7 +201,14 @@ def test_threads_without_a_journal(sandbox: Sandbox, folder: Path, calls: Callab
     folder.write_text("in the way")
     sandbox.fail_next("StartRun", delay=0.3)
     sandbox.fail_next("FinishRun", delay=0.3)
-    together = [threading.Thread(target=guard, args=("a", 1)) for _ in range(2)]
+    inside = threading.Barrier(2)
+
+    def work() -> None:
+        with anymate_run("a") as run:
+            inside.wait(10)
+            run.add_entries(1)
+
+    together = [threading.Thread(target=work) for _ in range(2)]
     for thread in together:
         thread.start()
     until(lambda: "FinishRun" in calls())
@@ -299,6 +307,52 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     journals = {_journal.Journal.at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
     assert len(journals) == 1
+
+
+def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that finds a journal corrupt, which another has moved aside already, leaves the new one alone."""
+    prepare = _journal._prepare
+
+    def meets_a_corrupt_one(database: sqlite3.Connection) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(_journal, "_prepare", prepare)
+        file.rename(file.with_name("moved"))
+        file.write_bytes(b"")
+        raise sqlite3.DatabaseError("file is not a database")
+
+    journal = _journal.Journal.at(file.parent)
+    monkeypatch.setattr(_journal, "_prepare", meets_a_corrupt_one)
+    assert journal.rows(Deadline.after(10)) == []
+    assert file.exists()
+    assert list(file.parent.glob("*.corrupt-*")) == []
+
+
+def test_what_is_left_is_not_recorded(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
+    """Recording that comes just after its guard was left does not bring the row back."""
+    row = Row("http://address", "mate", "a", state="done")
+    assert _journal.Journal.at(folder).record([(row, 1, None)], Deadline.after(10))
+    assert rows() == []
+
+
+def test_time_is_over_before_settling(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
+    """What was claimed, with no time left to try it, is given back as it was."""
+    with anymate_run("a"), anymate_run("b"):
+        sandbox.fail_next("FinishRun", status=403, times=2)
+    client, journal, claims = _guard._client_of_environment(), _journal.Journal.at(folder), Claims()
+    claimed = journal.claim(rows()[0].account, claims, Deadline.after(10))
+    assert [row.state for row in rows()] == ["finishing"] * 2
+    line = Line(client, Deadline.after(10))
+    assert deliver_all(line, journal, claimed.owed, claims, Deadline.after(-1)) == "stopped"
+    assert [(row.state, row.sent) for row in rows()] == [("done", False)] * 2
+
+
+def test_folder_of_the_user(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Without ANYMATE_STATE_DIR the journal lives in the user's state directory."""
+    folders = dict.fromkeys(("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"), str(tmp_path))
+    environ = {name: value for name, value in os.environ.items() if name != "ANYMATE_STATE_DIR"}
+    text = "from anymate_guard import anymate_run\nwith anymate_run('a'): pass"
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=30, env={**environ, **folders})
+    assert len(list(tmp_path.rglob("journal.sqlite3"))) == 1
 
 
 def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

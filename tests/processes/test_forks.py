@@ -133,6 +133,32 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(1, None), (2, None)]
 
 
+def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
+    """A fork in the middle of something that does not end goes on after a while, and so does its child."""
+    text = """
+        from anymate_guard import _fork, _journal
+        _fork._PATIENCE = _journal._FORKING = 0.1
+        held, done = threading.Event(), threading.Event()
+
+        def stuck(journal):
+            with _fork.importing(), journal._lock:
+                held.set()
+                done.wait(60)
+
+        with anymate_run("k") as run:
+            (journal,) = _journal.all_journals()
+            threading.Thread(target=stuck, args=(journal,)).start()
+            held.wait(60)
+            child = os.fork()
+            if child == 0:
+                sys.exit(5)
+            say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            done.set()
+        """
+    assert run(text) == (0, "5\n", "")
+    assert finished(sandbox) == [(None, None)]
+
+
 def test_child_left_behind(sandbox: Sandbox) -> None:
     """A forked child that outlives its killed parent does not keep it alive: the next start takes its work over."""
     text = """

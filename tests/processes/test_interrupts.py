@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from anymate_guard import _delivery, anymate_run
 from anymate_guard.sandbox import Sandbox
 
 from .bots import finished, run
@@ -77,3 +78,18 @@ def test_interrupt_anywhere(sandbox: Sandbox, first: int) -> None:
     *interrupted, (_, whole) = ((key, entries) for key, entries in credit.items() if key.startswith("k"))
     assert {entries for _, entries in interrupted} == {10, 11}
     assert whole == 1
+
+
+def test_interrupt_of_a_disabled_guard(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disabled guard that is interrupted while it is left is out of its run, too."""
+    monkeypatch.setenv("ANYMATE_DISABLED", "1")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_delivery, "_log_finished", interrupted)
+    with pytest.raises(KeyboardInterrupt), anymate_run("k") as first:
+        pass
+    with pytest.raises(KeyboardInterrupt), anymate_run("k") as second:
+        assert second is not first
+    assert sandbox.requests() == []

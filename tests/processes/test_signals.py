@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from anymate_guard import _signals
 from anymate_guard.sandbox import Sandbox
 
 from .bots import TERMINATED, asked, finished, rows, run, running, until
@@ -248,3 +249,21 @@ def test_body_that_catches_the_exit(sandbox: Sandbox) -> None:
         bot.send(signal.SIGTERM)
         assert bot.end()[1] == "succeeded\n"
     assert finished(sandbox) == [(1, None)]
+
+
+def test_second_signal_is_raised_again() -> None:
+    """A second signal gets its default action back and comes once more, so that the process ends by it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        assert _signals.hold()
+        with pytest.raises(SystemExit):
+            _signals._unwind(signal.SIGTERM, None)
+        with pytest.raises(SystemExit):
+            _signals._unwind(signal.SIGTERM, None)
+        assert signal.SIGTERM in signal.sigpending()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        _signals.release()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # forgets the one that waits
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
