@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging  # noqa: F401  # its own hook takes its lock, which an import may need: ours has to come before it
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 _register = getattr(os, "register_at_fork", lambda **_: None)  # a platform without fork needs nothing
 
@@ -26,11 +26,9 @@ def around(before: Callable[[], None], in_parent: Callable[[], None], in_child: 
     _register(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
-@contextmanager
-def importing() -> Iterator[None]:
+def importing() -> AbstractContextManager[object]:
     """Let forks wait while a module is imported late: a child would wait for ever for the thread that was at it."""
-    with _importing:
-        yield
+    return _importing  # the lock itself, which an interrupt can't get between
 
 
 def _wait() -> None:
