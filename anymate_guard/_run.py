@@ -267,8 +267,9 @@ class Attempt(Run):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._scope is not None:
-            self._scope.leave()
+        if self._scope is None:
+            raise RuntimeError("an attempt is left, but was not entered")
+        self._scope.leave()
         entries, nanoseconds = close(self, "succeeded" if error is None else "failed")
         if error is None:
             # Each recording fitted when it was made; a loop must not redo its work because their sum does not.

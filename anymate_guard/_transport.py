@@ -147,14 +147,12 @@ class _Route:
 
     def idle(self) -> Any:
         """A kept-alive connection; None where a new one is needed."""
-        while self._idle:
-            try:
+        with contextlib.suppress(IndexError):  # there is none left
+            while True:
                 connection = self._idle.pop()
-            except IndexError:  # another thread was faster
-                break
-            if connection.is_connected:
-                return connection
-            connection.close()
+                if connection.is_connected:
+                    return connection
+                connection.close()
         return None
 
     def exchange(self, connection: Any, request: Request) -> Answer:

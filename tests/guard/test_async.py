@@ -303,3 +303,9 @@ def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:
         await until(lambda: len(finishes(sandbox)) == 1)
 
     asyncio.run(main())
+
+
+def test_left_but_not_entered_in_async_code() -> None:
+    """Leaving a guard that was not entered is refused in async code, too."""
+    with pytest.raises(RuntimeError, match="was not entered"):
+        asyncio.run(anymate_run("invoice-intake").__aexit__(None, None, None))

@@ -49,3 +49,29 @@ def test_guard_in_an_atexit_handler(sandbox: Sandbox, program: str, said: str) -
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert (done.stdout, done.stderr) == (said, "")
     assert [run["finished"] for run in sandbox.runs()] == [True] * said.count("\n")
+
+
+UNREACHABLE = """
+import asyncio, atexit
+from anymate_guard import UnreachableError, anymate_run
+
+@anymate_run("invoice-intake", require_start=True)
+async def last_words():
+    print("body ran")
+
+def leave():
+    try:
+        asyncio.run(last_words())
+    except UnreachableError:
+        print("no run, no work")
+
+atexit.register(leave)
+"""
+
+
+def test_required_start_in_an_atexit_handler(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What entering raises comes out where no new thread can be started, too."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "0.3")
+    sandbox.close()
+    done = subprocess.run([sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "no run, no work\n"

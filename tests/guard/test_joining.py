@@ -187,6 +187,20 @@ def test_waiting_guards_start_themselves(sandbox: Sandbox) -> None:
     assert all(run["finished"] for run in sandbox.runs())
 
 
+def test_context_with_two_inside(sandbox: Sandbox) -> None:
+    """The outermost of three guards may be left first; the innermost one's run stays the current one."""
+    guards = [anymate_run(key) for key in ("first", "second", "third")]
+    runs = [guard.__enter__() for guard in guards]
+    guards[0].__exit__(None, None, None)
+    assert current_run() is runs[2]
+    guards[2].__exit__(None, None, None)
+    assert current_run() is runs[1]
+    guards[1].__exit__(None, None, None)
+    with pytest.raises(NoCurrentRun):
+        current_run()
+    assert all(run["finished"] for run in sandbox.runs())
+
+
 def test_context_after_any_order(sandbox: Sandbox) -> None:
     """Guards left in the order they were entered put current run and log context back as they were before."""
     before = structlog.contextvars.get_contextvars()

@@ -198,6 +198,7 @@ def test_kpis_add() -> None:
     """Kpis add field by field; None means not recorded."""
     assert Kpis(1) + Kpis(2, 0.4) + Kpis(None, 0.4) == Kpis(3, 0.8)
     assert Kpis() + Kpis() == Kpis()
+    assert Kpis().whole_seconds is None
     with pytest.raises(TypeError):
         Kpis() + 1  # type: ignore[operator]
 
@@ -276,6 +277,12 @@ def test_attempt_is_entered_once(run: Run) -> None:
         attempt.__enter__()
     with pytest.raises(RuntimeError, match="take a new one"):
         attempt.__enter__()
+
+
+def test_attempt_is_left_after_entering(run: Run) -> None:
+    """An attempt that is left without having been entered is refused."""
+    with pytest.raises(RuntimeError, match="was not entered"):
+        run.attempt().__exit__(None, None, None)
 
 
 def test_attempts_that_add_up_to_too_much(run: Run) -> None:

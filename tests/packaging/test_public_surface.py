@@ -62,3 +62,9 @@ def test_every_name_explains_itself(name: str) -> None:
 def test_import_is_cheap(module: str) -> None:
     """Importing the package does not load what only some programs need, or need only later."""
     assert python(f"import sys, anymate_guard; print({module!r} in sys.modules)") == "False\n"
+
+
+def test_names_are_listed() -> None:
+    """An editor finds every public name, and a name that does not exist is refused as in any module."""
+    assert set(anymate_guard.__all__) <= set(dir(anymate_guard))
+    assert not hasattr(anymate_guard, "no_such_name")
