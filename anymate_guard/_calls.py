@@ -35,7 +35,7 @@ class Caller:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()  # an interrupted thread, or the garbage collector, may come here again
         self._transport: Transport | None = None
 
     def close(self) -> None:
