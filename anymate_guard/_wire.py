@@ -70,7 +70,7 @@ def _receive(sock: Any) -> bytes:
 
 
 def _end_of_usual(start: bytes) -> int:
-    """Where a plain 200 ends whose whole head is here; 0 for all else. http.client's reader takes as long as the wire."""
+    """Where a plain 200 ends whose whole head is here, as http.client takes as long as the wire; 0 for all else."""
     head = start[: start.find(_HEAD_ENDS) + 2]
     if not head.startswith(b"HTTP/1.1 200 ") or _UNUSUAL.search(head):
         return 0

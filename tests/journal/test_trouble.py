@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from anymate_guard import _delivery, _guard, _journal, anymate_run
+from anymate_guard._database import Database
 from anymate_guard._deadline import Deadline
 from anymate_guard._rows import Claims, Row
 from anymate_guard._settling import Line, deliver_all
@@ -311,17 +312,15 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that finds a journal corrupt, which another has moved aside already, leaves the new one alone."""
-    prepare = _journal._prepare
 
-    def meets_a_corrupt_one(database: sqlite3.Connection) -> None:
+    def meets_a_corrupt_one(database: Database, connection: sqlite3.Connection) -> None:
         monkeypatch.undo()
-        monkeypatch.setattr(_journal, "_prepare", prepare)
         file.rename(file.with_name("moved"))
         file.write_bytes(b"")
         raise sqlite3.DatabaseError("file is not a database")
 
     journal = _journal.Journal.at(file.parent)
-    monkeypatch.setattr(_journal, "_prepare", meets_a_corrupt_one)
+    monkeypatch.setattr(Database, "_prepare", meets_a_corrupt_one)
     assert journal.rows(Deadline.after(10)) == []
     assert file.exists()
     assert list(file.parent.glob("*.corrupt-*")) == []

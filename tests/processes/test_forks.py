@@ -136,12 +136,12 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
 def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
     """A fork in the middle of something that does not end goes on after a while, and so does its child."""
     text = """
-        from anymate_guard import _fork, _journal
-        _fork._PATIENCE = _journal._FORKING = 0.1
+        from anymate_guard import _database, _fork, _journal
+        _fork._PATIENCE = _database._FORKING = 0.1
         held, done = threading.Event(), threading.Event()
 
         def stuck(journal):
-            with _fork.importing(), journal._lock:
+            with _fork.importing(), journal._database._lock:
                 held.set()
                 done.wait(60)
 
