@@ -7,7 +7,9 @@ Example:
         run.add_entries(3)
 """
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # checkers take it for typing's, whose import takes 4 ms
+
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from anymate_guard._client import AnymateClient

@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+
+from anymate_guard import TYPE_CHECKING, __version__
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "anymate-guard", description="Guard runs on Anymate, and try it out without an account."
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action="version", version=__version__, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_sandbox(commands)
     _add_demo(commands)
@@ -59,14 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_journal(commands)
     return parser
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from importlib.metadata import version
-
-        print(version("anymate-guard"))
-        parser.exit()
 
 
 def _add_sandbox(commands: Commands) -> None:

@@ -242,11 +242,11 @@ class _Use:
             self._close()
 
     async def aenter(self) -> Run:
-        import asyncio
-
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
-        return self._open(await asyncio.wrap_future(_in_thread(self._stay.enter)))
+        entering = _in_thread(self._stay.enter)
+        await _ended(entering)
+        return self._open(entering.result())
 
     def astep_back(self) -> None:
         """Undo entering, which may be under way still; nothing here waits, as the task was cancelled or closed."""
@@ -263,14 +263,13 @@ class _Use:
                 if not _loop_is_running():
                     leaving.result()
                 return
-            waiting = asyncio.wrap_future(leaving)
             cancelled = None
-            while not waiting.done():
+            while not leaving.done():
                 try:
-                    await asyncio.wait([waiting])
+                    await _ended(leaving)
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
-            waiting.result()
+            leaving.result()
         finally:
             self._close()
         if cancelled is not None and error is None:
@@ -376,6 +375,25 @@ def _in_thread(call: Callable[..., T], *args: object) -> Future[T]:
     except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
         future.set_exception(error)
     return future
+
+
+async def _ended(future: Future[Any]) -> None:
+    """Wait for a call in a thread; cancelled, leave it alone."""
+    import asyncio  # whose own way to wait cancels the call, too, and takes longer
+
+    loop = asyncio.get_running_loop()
+    waiting = loop.create_future()
+
+    def wake() -> None:
+        if not waiting.done():
+            waiting.set_result(None)
+
+    def call_loop(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(call_loop)
+    await waiting
 
 
 def _loop_is_running() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from anymate_guard._fork import importing
 
 NAME = "anymate_guard"
 
+_LOGGER = logging.getLogger(NAME)
 _BARE = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 
 Bound = Mapping[str, "Token[Any]"]
@@ -34,10 +36,7 @@ def emit(level: str, event: str, **fields: object) -> None:
                 known = {"process_key": None, "run_id": None, **known}
             getattr(_program_s_logger(), level)(event, **known)
         else:
-            with importing():
-                import logging  # 3 ms
-
-            logging.getLogger(NAME).log(getattr(logging, level.upper()), "%s %s", event, _KeyValue(known))
+            getattr(_LOGGER, level)("%s %s", event, _KeyValue(known))
 
 
 class _KeyValue(dict[str, object]):
