@@ -9,30 +9,23 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from anymate_guard import _log, _signals
+from anymate_guard._defaults import default_process_key, shared_client
 from anymate_guard._fork import importing, in_child
 from anymate_guard._options import Options
 from anymate_guard._run import Outcome, Run, Scope
-from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
-from anymate_guard.errors import ConfigurationError
+from anymate_guard._settings import check_process_key
+from anymate_guard._threads import ended, in_thread, loop_is_running
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
     from anymate_guard._client import AnymateClient
 
 F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
-
-_THREADS = 32  # for entering and leaving in async code: each is short, or waits for Anymate
 
 _lock = threading.Lock()
-_shared_client: AnymateClient | None = None
-_executor: ThreadPoolExecutor | None = None
 
 
 @overload
@@ -206,8 +199,8 @@ class _Use:
     """One use of a guard, from entering to leaving."""
 
     def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
-        self._client = client or _client_of_environment()
-        self._process_key = process_key or _process_key(client)
+        self._client = client or shared_client()
+        self._process_key = process_key or default_process_key(client)
         with importing():
             from anymate_guard._delivery import Stay  # with the client and the journal, 40 ms
 
@@ -244,29 +237,29 @@ class _Use:
     async def aenter(self) -> Run:
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
-        entering = _in_thread(self._stay.enter)
-        await _ended(entering)
+        entering = in_thread(self._stay.enter)
+        await ended(entering)
         return self._open(entering.result())
 
     def astep_back(self) -> None:
         """Undo entering, which may be under way still; nothing here waits, as the task was cancelled or closed."""
         self._stay.give_up()
-        _in_thread(self._stay.step_back)
+        in_thread(self._stay.step_back)
         self._close()
 
     async def aexit(self, error: BaseException | None) -> None:
         import asyncio
 
-        leaving = _in_thread(self._leave, error)
+        leaving = in_thread(self._leave, error)
         try:
             if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
-                if not _loop_is_running():
+                if not loop_is_running():
                     leaving.result()
                 return
             cancelled = None
             while not leaving.done():
                 try:
-                    await _ended(leaving)
+                    await ended(leaving)
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
             leaving.result()
@@ -329,83 +322,6 @@ def _check_client(client: object) -> None:
         raise TypeError(f"client must be an AnymateClient, got {client!r}")
 
 
-def _client_of_environment() -> AnymateClient:
-    global _shared_client
-    with _lock:
-        if _shared_client is None:
-            with importing():
-                from anymate_guard._client import AnymateClient
-
-            _shared_client = AnymateClient(Settings.from_env())
-        return _shared_client
-
-
-def forget_client() -> None:
-    """Let the next guard read the environment again."""
-    global _shared_client
-    with _lock:
-        _shared_client = None
-
-
-def _process_key(client: AnymateClient | None) -> str:
-    """The process key for a guard that names none."""
-    key = (client and client.settings.process_key) or process_key_of_environment()
-    if not key:
-        raise ConfigurationError(
-            ['ANYMATE_PROCESS_KEY: is missing, and the guard names no process key: set it, or write anymate_run("...")']
-        )
-    return check_process_key(key, "ANYMATE_PROCESS_KEY")
-
-
-def _in_thread(call: Callable[..., T], *args: object) -> Future[T]:
-    """Call in a worker thread of our own, as the loop's belong to the bot; at the interpreter's exit, in this one."""
-    from concurrent.futures import Future
-
-    global _executor
-    context = copy_context()
-    with _lock, contextlib.suppress(RuntimeError):
-        if _executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # raises, too, at the interpreter's exit
-
-            _executor = ThreadPoolExecutor(_THREADS, "anymate_guard")
-        return _executor.submit(context.run, call, *args)
-    future: Future[T] = Future()
-    try:
-        future.set_result(context.run(call, *args))
-    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-        future.set_exception(error)
-    return future
-
-
-async def _ended(future: Future[Any]) -> None:
-    """Wait for a call in a thread; cancelled, leave it alone."""
-    import asyncio  # whose own way to wait cancels the call, too, and takes longer
-
-    loop = asyncio.get_running_loop()
-    waiting = loop.create_future()
-
-    def wake() -> None:
-        if not waiting.done():
-            waiting.set_result(None)
-
-    def call_loop(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(wake)
-
-    future.add_done_callback(call_loop)
-    await waiting
-
-
-def _loop_is_running() -> bool:
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
@@ -422,8 +338,8 @@ def _refuse_what_ends_too_early(function: Callable[..., Any]) -> None:
 
 
 def _after_fork() -> None:
-    global _lock, _executor
-    _lock, _executor = threading.Lock(), None
+    global _lock
+    _lock = threading.Lock()
 
 
 in_child(_after_fork)

@@ -215,9 +215,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _forget_client() -> None:
-    from anymate_guard import _guard
+    from anymate_guard import _defaults
 
-    _guard.forget_client()
+    _defaults.forget_client()
 
 
 def _clear(journal: Journal, address: str) -> list[Row]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard import _guard
+from anymate_guard import _defaults
 from anymate_guard.sandbox import Sandbox
 
 
@@ -28,8 +28,8 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path:
     for name, value in running_sandbox.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANYMATE_STATE_DIR", str(tmp_path / "state"))
-    _guard.forget_client()
+    _defaults.forget_client()
     running_sandbox.start()  # in case a test closed it
     running_sandbox.reset()
     yield running_sandbox
-    _guard.forget_client()
+    _defaults.forget_client()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from anymate_guard import UnreachableError, _delivery, _guard, anymate_run
+from anymate_guard import UnreachableError, _defaults, _delivery, anymate_run
 from anymate_guard._rows import Row
 from anymate_guard.sandbox import Sandbox
 
@@ -19,7 +19,7 @@ Calls = Callable[[], list[str]]
 
 def settle() -> bool:
     """Send what is owed, as the command line does."""
-    return _delivery.settle(_guard._client_of_environment())
+    return _delivery.settle(_defaults.shared_client())
 
 
 def finishes(sandbox: Sandbox) -> list[tuple[str, int | None]]:
@@ -262,7 +262,7 @@ def test_two_threads_on_one_key(sandbox: Sandbox, calls: Calls) -> None:
 
 def test_adopted_run_of_another_id(sandbox: Sandbox, rows: Rows) -> None:
     """A guard that adopts a run by its id does not join another one of that process, and finishes just its own."""
-    adopted = _guard._client_of_environment().start_run("a")
+    adopted = _defaults.shared_client().start_run("a")
     with anymate_run("a", run_id=adopted), anymate_run("a") as joined:
         assert joined.run_id == adopted
     with anymate_run("a") as own, anymate_run("a", run_id=adopted) as other:
@@ -272,7 +272,7 @@ def test_adopted_run_of_another_id(sandbox: Sandbox, rows: Rows) -> None:
 
 def test_adopting_names_a_run_that_has_no_id(sandbox: Sandbox, rows: Rows) -> None:
     """A guard that adopts a run joins the open one of its key that has no id yet, which gets this one."""
-    run_id = _guard._client_of_environment().start_run("a")
+    run_id = _defaults.shared_client().start_run("a")
     sandbox.close()
     with anymate_run("a") as run:
         run.add_entries(1)

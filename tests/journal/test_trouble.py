@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard import _delivery, _guard, _journal, anymate_run
+from anymate_guard import _defaults, _delivery, _journal, anymate_run
 from anymate_guard._database import Database
 from anymate_guard._deadline import Deadline
 from anymate_guard._rows import Claims, Row
@@ -69,7 +69,7 @@ def test_no_secrets(sandbox: Sandbox, folder: Path) -> None:
     with anymate_run("a"):
         sandbox.close()
     held = b"".join(path.read_bytes() for path in folder.iterdir())
-    client = _guard._client_of_environment()
+    client = _defaults.shared_client()
     token = client._tokens.token
     assert token is not None
     assert client.settings.username.encode() in held
@@ -337,7 +337,7 @@ def test_time_is_over_before_settling(sandbox: Sandbox, folder: Path, rows: Rows
     """What was claimed, with no time left to try it, is given back as it was."""
     with anymate_run("a"), anymate_run("b"):
         sandbox.fail_next("FinishRun", status=403, times=2)
-    client, journal, claims = _guard._client_of_environment(), _journal.Journal.at(folder), Claims()
+    client, journal, claims = _defaults.shared_client(), _journal.Journal.at(folder), Claims()
     claimed = journal.claim(rows()[0].account, claims, Deadline.after(10))
     assert [row.state for row in rows()] == ["finishing"] * 2
     line = Line(client, Deadline.after(10))
@@ -359,7 +359,7 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     with anymate_run("a"), anymate_run("b"), anymate_run("c"):
         sandbox.close()
     sandbox.start()
-    client = _guard._client_of_environment()
+    client = _defaults.shared_client()
     sent = client.finish_run
 
     def interrupted(run_id: int, *args: object, **options: object) -> None:

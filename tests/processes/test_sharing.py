@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from anymate_guard import UnreachableError, _delivery, _guard, anymate_run
+from anymate_guard import UnreachableError, _defaults, _delivery, anymate_run
 from anymate_guard.sandbox import Sandbox
 
 from .bots import asked, finished, rows, run, running, until
@@ -40,12 +40,12 @@ def test_settling_a_run_of_another_program(sandbox: Sandbox, monkeypatch: pytest
     sandbox.close()
     with anymate_run("k") as late:
         late.add_entries(1)
-    assert not _delivery.settle(_guard._client_of_environment())
+    assert not _delivery.settle(_defaults.shared_client())
     sandbox.start()
     sandbox.fail_next("StartRun", delay=0.3)
     with running(BODY, ANYMATE_DEADLINE="20", ANYMATE_TIMEOUT="10") as bot:
         until(asked(sandbox, "StartRun"))
-        _delivery.settle(_guard._client_of_environment())
+        _delivery.settle(_defaults.shared_client())
         bot.end()
     assert sorted(finished(sandbox), key=str) == [(1, None), (5, None)]
 
@@ -57,7 +57,7 @@ def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCap
         until(lambda: [row.entries for row, _ in rows()] == [5])
         bot.send(signal.SIGKILL)
         until(lambda: [alive for _, alive in rows()] == [False])
-    _guard._client_of_environment().finish_run(sandbox.runs()[0]["runId"])
+    _defaults.shared_client().finish_run(sandbox.runs()[0]["runId"])
     with anymate_run("k") as again:
         again.add_entries(1)
         assert len(rows()) == 1
