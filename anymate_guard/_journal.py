@@ -44,11 +44,11 @@ _PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # Put a row unless the rules would have to look at others: those of other programs, what is owed, what is on the same
 # process key or run, or an outage.
 _PUT_ALONE = """
-    INSERT OR REPLACE INTO rows SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+    INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
     WHERE NOT EXISTS (
-        SELECT 1 FROM rows WHERE address = ?2 AND username = ?3 AND id <> ?1
-        AND (owner <> ?6 OR state = 'done' OR process_key = ?4 OR run_id = ?5)
-    ) AND NOT EXISTS (SELECT 1 FROM outages WHERE address = ?2)
+        SELECT 1 FROM rows WHERE address = ? AND username = ? AND id <> ?
+        AND (owner <> ? OR state = 'done' OR process_key = ? OR run_id = ?)
+    ) AND NOT EXISTS (SELECT 1 FROM outages WHERE address = ?)
 """
 _PUT_BACK = (
     "UPDATE rows SET state = 'done', sent = sent OR run_id NOTNULL WHERE id = ? AND owner = ? AND state = 'finishing'"
@@ -216,7 +216,8 @@ class Journal:
             owner = self._database.me()
             if mine is not None:
                 result = rule(View([], owner.id, owner.alive, outage=False))
-                if connection.execute(_PUT_ALONE, mine.values()).rowcount == 1:
+                condition = (*account, mine.id, owner.id, mine.process_key, mine.run_id, mine.address)
+                if connection.execute(_PUT_ALONE, (*mine.values(), *condition)).rowcount == 1:
                     return result
             begin(connection)
             rows = [Row.of(columns) for columns in connection.execute(_READ_ACCOUNT, account)]

@@ -1,31 +1,46 @@
-"""Keeps the journal up with the open runs: what they recorded is in it at most a second later."""
+"""Keeps the journal up with the open runs: what they recorded is in it at most a second later.
+
+Its thread is not there while the process forks: Python warns of a fork beside threads, whoever's they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections import defaultdict
 
 from anymate_guard import _registry
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import in_child
+from anymate_guard._fork import around
 from anymate_guard._journal import Journal, all_journals
 from anymate_guard._registry import Recorded, Shared
 from anymate_guard._run import close, totals
 
 _EVERY = 0.4  # seconds
+_FORKING = 1.0  # seconds that a fork waits for the thread to end
 
-_lock = threading.Lock()
-_thread: threading.Thread | None = None
+_lock = threading.RLock()  # reentrant, as a signal handler may fork anywhere
+_thread: _Thread | None = None
+_paused = False
+
+
+class _Thread(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="anymate_guard", daemon=True)
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        _work(self)
 
 
 def begin() -> None:
     """See that the recorder runs."""
     global _thread
     with _lock, contextlib.suppress(RuntimeError):  # no new thread at the interpreter's exit
-        if _thread is None:
-            thread = threading.Thread(target=_work, name="anymate_guard", daemon=True)
+        if _thread is None and not _paused:
+            thread = _Thread()
             thread.start()
             _thread = thread
 
@@ -43,15 +58,15 @@ def put_back(shared: Shared, deadline: Deadline) -> None:
     _registry.remove(shared)
 
 
-def _work() -> None:
+def _work(thread: _Thread) -> None:
     global _thread
     suspects: list[Shared] = []
-    while True:
-        time.sleep(_EVERY)
+    while not thread.stop.wait(_EVERY):
         with _lock:
             runs = _registry.all_runs("entering", "open", "leaving", "over")
             if not runs and not any(journal.behind for journal in all_journals()):
-                _thread = None
+                if _thread is thread:
+                    _thread = None
                 return
         _record([shared for shared in runs if shared.state == "open"])
         # Seen twice: between counting out and finishing there is a moment, too.
@@ -78,9 +93,30 @@ def _record(runs: list[Shared]) -> None:
                     shared.recorded = now
 
 
+def _before_fork() -> None:
+    global _thread, _paused
+    thread = _thread
+    if thread is None or thread is threading.current_thread():
+        return
+    _thread, _paused = None, True
+    thread.stop.set()
+    thread.join(_FORKING)
+    # For a moment after that the operating system still counts it.
+    end = time.monotonic() + _FORKING
+    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < end:  # noqa: PTH110
+        time.sleep(0)
+
+
+def _after_fork_in_parent() -> None:
+    global _paused
+    if _paused:
+        _paused = False
+        begin()
+
+
 def _after_fork() -> None:
-    global _lock, _thread
-    _lock, _thread = threading.Lock(), None
+    global _lock, _thread, _paused
+    _lock, _thread, _paused = threading.RLock(), None, False
 
 
-in_child(_after_fork)
+around(_before_fork, _after_fork_in_parent, _after_fork)

@@ -18,7 +18,10 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._rows import Row
 from anymate_guard.sandbox import Sandbox
 
-FORK_IS_MEANT = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}  # from Python 3.12 on
+# For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the hook
+# that starts ours again (python/cpython#137109).
+FORK_IS_MEANT = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
+LATE_TO_LOOK = sys.version_info[:2] == (3, 13)
 LONGEST = 40.0  # seconds that anything here may take
 
 PRELUDE = """
@@ -46,7 +49,7 @@ class Bot:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **FORK_IS_MEANT, **environ},
+            env={**os.environ, **(FORK_IS_MEANT if LATE_TO_LOOK else {}), **environ},
             start_new_session=True,
         )
         self.pid = self._process.pid
@@ -62,6 +65,12 @@ class Bot:
     def send(self, number: int) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
+
+    def go_on(self) -> None:
+        """Send it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def end(self) -> tuple[int, str, str]:
         """Wait for its end: exit status, what else it said, its stderr."""

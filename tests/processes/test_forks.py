@@ -10,7 +10,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .bots import TERMINATED, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, finished, rows, run, running, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform can't fork")
 
@@ -102,7 +102,7 @@ def test_fork_while_other_threads_are_at_it(sandbox: Sandbox) -> None:
             thread.join()
         say(codes == [0] * 12)
         """
-    assert run(text) == (0, "True\n", "")
+    assert run(text, **FORK_IS_MEANT) == (0, "True\n", "")
     finished(sandbox)
     children = [run for run in sandbox.runs() if run["processKey"].startswith("child")]
     assert [run["overwriteEntries"] for run in children] == [7] * 12
@@ -155,8 +155,35 @@ def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
             say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
             done.set()
         """
-    assert run(text) == (0, "5\n", "")
+    assert run(text, **FORK_IS_MEANT) == (0, "5\n", "")
     assert finished(sandbox) == [(None, None)]
+
+
+@pytest.mark.skipif(LATE_TO_LOOK, reason="this Python looks for threads after ours is there again")
+def test_fork_finds_no_thread_of_ours(sandbox: Sandbox) -> None:
+    """A bot that forks in the body is not warned of threads, and what it records afterwards is in the journal soon."""
+    text = """
+        with anymate_run("k") as run:
+            run.add_entries(1)
+            say("inside")
+            sys.stdin.readline()
+            for _ in range(10):
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+            run.add_entries(2)
+            wait()
+        """
+    with running(text, PYTHONWARNINGS="always") as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [1])
+        bot.go_on()
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [3])
+        bot.send(signal.SIGTERM)
+        assert bot.end() == (TERMINATED, "", "")
+    assert finished(sandbox) == [(3, None)]
 
 
 def test_child_left_behind(sandbox: Sandbox) -> None:
