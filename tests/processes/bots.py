@@ -18,8 +18,8 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._rows import Row
 from anymate_guard.sandbox import Sandbox
 
-# For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the hook
-# that starts ours again (python/cpython#137109).
+# For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the
+# hook that starts ours again (python/cpython#137109).
 FORK_IS_MEANT = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
 LATE_TO_LOOK = sys.version_info[:2] == (3, 13)
 LONGEST = 40.0  # seconds that anything here may take
