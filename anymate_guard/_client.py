@@ -128,11 +128,8 @@ class AnymateClient:
             AuthenticationError: The credentials were refused.
             UnreachableError: No usable answer before the deadline.
         """
-        payload: dict[str, int | None] = {"runId": run_id}
-        if kpis.entries is not None:
-            payload["overwriteEntries"] = kpis.entries
-        if kpis.seconds_saved is not None:
-            payload["overwriteSecondsSaved"] = kpis.whole_seconds
+        fields = {"runId": run_id, "overwriteEntries": kpis.entries, "overwriteSecondsSaved": kpis.whole_seconds}
+        payload = {name: value for name, value in fields.items() if value is not None}
         reply = self._ask("FinishRun", "/api/FinishRun/", deadline, payload, run_id=run_id)
         if reply.status not in _NOT_OPEN or not (sent_before or reply.sent_before):
             reply.accepted()

@@ -249,16 +249,8 @@ def _late_start(shared: Shared, line: Line) -> Owed:
 
 
 def _log_finished(shared: Shared, owed: Owed) -> None:
-    emit(
-        "info",
-        "anymate.run_finished",
-        process_key=owed.process_key,
-        run_id=owed.run_id,
-        outcome=shared.outcome,
-        duration_s=round(time.monotonic() - shared.started, 3),
-        entries=owed.kpis.entries,
-        seconds_saved=owed.kpis.seconds_saved,
-    )
+    duration = round(time.monotonic() - shared.started, 3)
+    emit("info", "anymate.run_finished", **owed.facts, outcome=shared.outcome, duration_s=duration)
 
 
 def _report_failure(shared: Shared, message: str, line: Line) -> None:

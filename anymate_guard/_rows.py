@@ -128,6 +128,16 @@ class Owed:
     outage: bool = False
     written: bool = False
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What log lines say of it."""
+        return {
+            "process_key": self.process_key,
+            "run_id": self.run_id,
+            "entries": self.kpis.entries,
+            "seconds_saved": self.kpis.seconds_saved,
+        }
+
 
 @attrs.frozen
 class Entered:

@@ -109,7 +109,7 @@ def deliver_all(
             if delivery.over and delivery.owed is not None:
                 settled += delivery.owed.rows
                 if delivery.trouble is None:
-                    _log_delivered(delivery.owed)
+                    emit("info", "anymate.finish_delivered", **delivery.owed.facts)
             delivered &= delivery.over
             if not delivery.over and isinstance(delivery.trouble, (UnreachableError, AuthenticationError)):
                 return "stopped"
@@ -167,15 +167,8 @@ def _put_off(
     line: Line, journal: Journal, owed: Owed, claims: Claims, trouble: UnreachableError | ApiError
 ) -> Delivery:
     """Keep a finish that could not be delivered, unless it was refused for good."""
-    facts = {
-        "process_key": owed.process_key,
-        "run_id": owed.run_id,
-        "operation": trouble.operation,
-        "status": trouble.status if isinstance(trouble, ApiError) else None,
-        "error": str(trouble),
-        "entries": owed.kpis.entries,
-        "seconds_saved": owed.kpis.seconds_saved,
-    }
+    status = trouble.status if isinstance(trouble, ApiError) else None
+    facts = {**owed.facts, "operation": trouble.operation, "status": status, "error": str(trouble)}
     if _refused_for_good(trouble):
         emit("error", "anymate.finish_refused", **facts)
         return Delivery(owed, trouble=trouble)
@@ -193,14 +186,3 @@ def _refused_for_good(trouble: UnreachableError | ApiError) -> bool:
     if isinstance(trouble, (UnreachableError, AuthenticationError)):
         return False
     return trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ())
-
-
-def _log_delivered(owed: Owed) -> None:
-    emit(
-        "info",
-        "anymate.finish_delivered",
-        process_key=owed.process_key,
-        run_id=owed.run_id,
-        entries=owed.kpis.entries,
-        seconds_saved=owed.kpis.seconds_saved,
-    )

@@ -7,7 +7,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,14 +202,21 @@ def test_without_the_extra(environ: dict[str, str], start: Demo, tmp_path: Path)
     ]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
-def test_ctrl_c(start: Demo, tmp_path: Path) -> None:
-    """Ctrl-C, which a terminal gives to the sandbox too, finishes the run, and ends without a traceback."""
-    file = tmp_path / "slow.csv"
+@contextmanager
+def at_work(start: Demo, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo whose bot waits for its file."""
+    file = folder / "slow.csv"
     os.mkfifo(file)
     with start(file) as process:
         assert process.stderr is not None
         assert "anymate.run_started" in process.stderr.readline()
+        yield process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
+def test_ctrl_c(start: Demo, tmp_path: Path) -> None:
+    """Ctrl-C, which a terminal gives to the sandbox too, finishes the run, and ends without a traceback."""
+    with at_work(start, tmp_path) as process:
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
@@ -217,11 +227,7 @@ def test_ctrl_c(start: Demo, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
 def test_killed(start: Demo, tmp_path: Path) -> None:
     """A demo that is killed leaves no sandbox behind."""
-    file = tmp_path / "slow.csv"
-    os.mkfifo(file)
-    with start(file) as process:
-        assert process.stderr is not None
-        assert "anymate.run_started" in process.stderr.readline()
+    with at_work(start, tmp_path) as process:
         process.kill()
         process.communicate(timeout=TIMEOUT)  # ends when nobody has stderr open any more, the sandbox included
     assert process.returncode == -signal.SIGKILL
