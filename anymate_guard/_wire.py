@@ -14,7 +14,7 @@ from anymate_guard._http import Answer
 MOST_BYTES = 1 << 20
 _CHUNK = 16_384
 _HEAD_ENDS = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)", re.IGNORECASE)
 # What http.client should look at: how the body is sent, or whether another answer may follow, is not the usual.
 _UNUSUAL = re.compile(rb"\n(?:transfer-encoding|connection)|\n[ \t]|[^\r]\n", re.IGNORECASE)
 

@@ -6,8 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from anymate_guard import AnymateClient, Kpis, UnreachableError, anymate_run
+from anymate_guard import AnymateClient, AnymateGuardError, Kpis, UnreachableError, anymate_run
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
@@ -90,6 +92,69 @@ def test_framing(client: AnymateClient, proxy: FaultProxy, answer: Fault) -> Non
     client.finish_run(run_id, Kpis(1))
     assert proxy.connections == 2
     assert proxy.calls == ["token", "StartRun", "FinishRun"]
+
+
+LENGTHS = (
+    "Content-Length: {length}",
+    "content-length:\t{length} ",
+    "Content-Length: {length}\nX-Bare: line end",
+    "Content-Length:\r\n {length}",
+)
+ODD_LENGTHS = (
+    "Content-Length: {more}",
+    "Content-Length: {less}",
+    "Content-Length: +{length}",
+    "Content-Length: 12345678901",
+    "X-None: at all",
+)
+HEADERS = (
+    "Transfer-Encoding: chunked",
+    "Connection: close",
+    "Connection: keep-alive",
+    "X-Folded: one\r\n Content-Length: {less}",
+    "X-Long: " + "x" * 20_000,
+    "No colon",
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    length=st.sampled_from(LENGTHS * 2 + ODD_LENGTHS),
+    others=st.lists(st.sampled_from(HEADERS), max_size=2, unique=True),
+    start=st.sampled_from(["HTTP/1.1 200 OK"] * 4 + ["HTTP/1.1 200 ", "HTTP/1.0 200 OK", "HTTP/1.1 201 Made"]),
+    tail=st.sampled_from([b"", b"", b"\r\n", b"HTTP/1.1 200 OK\r\n"]),
+    pieces=st.integers(1, 3),
+)
+def test_kept_or_new(
+    sandbox: Sandbox, proxy: FaultProxy, length: str, others: list[str], start: str, tail: bytes, pieces: int
+) -> None:
+    """However an answer is framed, it means the same on a kept connection and on a new one, and so does the next."""
+    body = b'{"runId": 4711}'
+    head = "\r\n".join([start, *others[:1], length, *others[1:], "", ""])
+    data = head.format(length=len(body), more=len(body) + 9, less=len(body) - 1).encode() + body + tail
+
+    def fault(exchange: Exchange) -> None:
+        size = len(data) // pieces + 1
+        for at in range(0, len(data), size):
+            exchange.send(data[at : at + size])
+        if length not in LENGTHS:
+            exchange.end()
+
+    def asked(client: AnymateClient) -> object:
+        try:
+            return client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        except AnymateGuardError as error:
+            return type(error)
+
+    with client_of(sandbox, proxy.url, timeout=0.5, deadline=10) as client:
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("StartRun", fault)
+        kept = asked(client), client.start_run("invoice-intake")
+        client.close()
+        proxy.break_next("StartRun", fault)
+        new = asked(client), client.start_run("invoice-intake")
+    assert kept == new
+    assert new[1] == run_id
 
 
 def test_early_hints(client: AnymateClient, proxy: FaultProxy) -> None:
