@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlencode
 
 import attrs
 
+from anymate_guard._answers import Reply
 from anymate_guard._calls import Caller
 from anymate_guard._deadline import Deadline
 from anymate_guard._http import Request
@@ -118,7 +117,7 @@ class Tokens:
                 "check ANYMATE_CLIENT_ID, ANYMATE_CLIENT_SECRET, ANYMATE_USERNAME and ANYMATE_PASSWORD: " + reply.text,
             )
             raise AuthenticationError(*self._refusal.args)
-        token = _token(reply.accepted(), asked_at, self.mask)
+        token = _token(reply, asked_at)
         if token is None:
             raise ApiError("token", reply.status, "the answer has no usable access_token; check ANYMATE_AUTH_URL")
         return token
@@ -148,12 +147,13 @@ def _login(settings: Settings) -> Request:
 
 
 @unseen
-def _token(data: Mapping[str, Any], asked_at: float, mask: Mask) -> Token | None:
+def _token(reply: Reply, asked_at: float) -> Token | None:
     """The token of an answer, with the moment to renew it."""
+    data = reply.accepted()
     value, life = data.get("access_token"), data.get("expires_in")
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value.strip():
         return None
     if not isinstance(life, int | float) or isinstance(life, bool) or not 0 < life < math.inf:
         life = _USUAL_LIFE
     life = min(life, _LONGEST_LIFE)
-    return Token(value, asked_at + life - min(_MARGIN, life / 2), mask.and_also(value))
+    return Token(value, asked_at + life - min(_MARGIN, life / 2), reply.mask.and_also(value))

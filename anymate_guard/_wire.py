@@ -13,10 +13,12 @@ from anymate_guard._http import Answer
 
 MOST_BYTES = 1 << 20
 _CHUNK = 16_384
-_HEAD_ENDS = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)", re.IGNORECASE)
-# What http.client should look at: how the body is sent, or whether another answer may follow, is not the usual.
-_UNUSUAL = re.compile(rb"\n(?:transfer-encoding|connection)|\n[ \t]|[^\r]\n", re.IGNORECASE)
+# A head without anything to think about: only lines that can be headers, and none about the connection or the way in
+# which the body is sent.
+_PLAIN_200 = re.compile(
+    rb"HTTP/1\.1 200 [^\r\n]*(?:\r\n(?!transfer-encoding|connection)[!-9;-~]+:[^\r\n]*)+\r\n\r\n", re.IGNORECASE
+)
 
 
 class _Local(threading.local):
@@ -50,9 +52,12 @@ exchange = _Local()
 def read(connection: Any, method: str) -> Answer:
     """Read an answer; the connection is closed where it can't be used again."""
     start = _receive(connection.sock)
-    end = _end_of_usual(start)
-    if end == 0:
-        return _read_unusual(connection, start, method)
+    # http.client takes as long to read a head as the wire does, so it gets only those that ask for it.
+    head = _PLAIN_200.match(start)
+    lengths = _LENGTH.findall(start, 0, head.end()) if head else ()
+    if head is None or len(lengths) != 1 or int(lengths[0]) > MOST_BYTES:
+        return _read_any(connection, start, method)
+    end = head.end() + int(lengths[0])
     while len(start) < end:
         more = _receive(connection.sock)
         if not more:
@@ -60,7 +65,7 @@ def read(connection: Any, method: str) -> Answer:
         start += more
     if len(start) > end:  # it says more than it was asked
         connection.close()
-    return Answer(200, start[start.index(_HEAD_ENDS) + 4 : end])
+    return Answer(200, start[head.end() : end])
 
 
 def _receive(sock: Any) -> bytes:
@@ -69,18 +74,7 @@ def _receive(sock: Any) -> bytes:
     return received
 
 
-def _end_of_usual(start: bytes) -> int:
-    """Where a plain 200 ends whose whole head is here, as http.client takes as long as the wire; 0 for all else."""
-    head = start[: start.find(_HEAD_ENDS) + 2]
-    if not head.startswith(b"HTTP/1.1 200 ") or _UNUSUAL.search(head):
-        return 0
-    lengths = _LENGTH.findall(head)
-    if len(lengths) != 1 or int(lengths[0]) > MOST_BYTES:
-        return 0
-    return len(head) + 2 + int(lengths[0])
-
-
-def _read_unusual(connection: Any, start: bytes, method: str) -> Answer:
+def _read_any(connection: Any, start: bytes, method: str) -> Answer:
     """Read an answer of any kind, whose beginning is here."""
     response = Response(connection.sock, method=method, start=start)
     response.begin()

@@ -277,8 +277,12 @@ def test_other_thread_is_not_held_up(sandbox: Sandbox, file: Path) -> None:
     assert len(credited(sandbox)) == 13
 
 
-def test_several_programs_meet_a_corrupt_journal(sandbox: Sandbox, file: Path) -> None:
+def test_several_programs_meet_a_corrupt_journal(
+    sandbox: Sandbox, file: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Programs that meet a corrupt journal at the same time move it aside once, and share the new one."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "30")
+    monkeypatch.setenv("ANYMATE_TIMEOUT", "10")
     file.parent.mkdir()
     file.write_bytes(b"no database" * 1000)
     text = """
@@ -294,7 +298,7 @@ with anymate_run("a") as run:
     for bot in bots:
         assert bot.stdout is not None
         assert bot.stdout.readline() == "inside\n"
-    time.sleep(1)  # by then everyone's recording is in the new one
+    until(lambda: [row.entries for row in rows()] == [1] * 4)
     for bot in bots:
         bot.communicate()
     assert len(list(file.parent.glob("*.corrupt-*"))) == 1
