@@ -17,7 +17,7 @@ from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.clients import client_of, ends_within, settings_of
-from tests.support.proxy import Exchange, Fault, FaultProxy
+from tests.support.proxy import Exchange, Fault, FaultProxy, read_request
 
 
 def dripping(data: bytes, *, after: bytes = b"") -> Fault:
@@ -264,7 +264,7 @@ def test_server_that_does_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
             time.sleep(5)
         else:
             logged_in.set()
-            sock.recv(1 << 16)
+            read_request(sock)
             sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"access_token": "abc"}')
 
     monkeypatch.setattr(socket.socket, "connect", slow, raising=False)
@@ -283,7 +283,7 @@ def test_kept_connection_that_is_not_read(sandbox: Sandbox, monkeypatch: pytest.
 
     def deaf(sock: socket.socket) -> None:
         for answer in (b'{"access_token": "abc"}', b'{"succeeded": true}    '):
-            sock.recv(1 << 16)
+            read_request(sock)
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n" + answer)
         time.sleep(5)
 

@@ -232,7 +232,7 @@ class FaultProxy:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             while True:
-                self._exchange(Exchange(self, sock, *_request(sock)))
+                self._exchange(Exchange(self, sock, *read_request(sock)))
         except (Gone, OSError):
             pass
         finally:
@@ -270,7 +270,7 @@ def _bound(port: int) -> socket.socket:
     return sock
 
 
-def _request(sock: socket.socket) -> tuple[bytes, bytes]:
+def read_request(sock: socket.socket) -> tuple[bytes, bytes]:
     """Read one request: its head, and its body as long as Content-Length says."""
     data = b""
     while b"\r\n\r\n" not in data:
