@@ -94,6 +94,28 @@ def test_framing(client: AnymateClient, proxy: FaultProxy, answer: Fault) -> Non
     assert proxy.calls == ["token", "StartRun", "FinishRun"]
 
 
+@pytest.mark.parametrize(
+    ("start", "header", "tail"),
+    [("HTTP/1.1", "Connection: close", ""), ("HTTP/1.0", "X-Old: yes", ""), ("HTTP/1.1", "X-Chatty: yes", "more")],
+    ids=["close", "old", "more than one answer"],
+)
+def test_connection_that_must_not_be_kept(
+    client: AnymateClient, proxy: FaultProxy, start: str, header: str, tail: str
+) -> None:
+    """A connection that the server does not offer again, or on which it says more than it should, is not used again."""
+    run_id = client.start_run("invoice-intake")
+
+    def fault(exchange: Exchange) -> None:
+        _, body = exchange.forward()
+        exchange.send(
+            f"{start} 200 OK\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n".encode() + body + tail.encode()
+        )
+
+    proxy.break_next("StartRun", fault)
+    assert [client.start_run("invoice-intake") for _ in range(3)] == [run_id] * 3
+    assert proxy.connections == 2
+
+
 LENGTHS = (
     "Content-Length: {length}",
     "content-length:\t{length} ",
@@ -112,6 +134,7 @@ HEADERS = (
     "Connection: close",
     "Connection: keep-alive",
     "X-Folded: one\r\n Content-Length: {less}",
+    "X-Bare: line end\nTransfer-Encoding: chunked",
     "X-Long: " + "x" * 20_000,
     "No colon",
 )
