@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anymate_guard import _journal
 from anymate_guard.sandbox import Sandbox
 
 from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, finished, rows, run, running, until
@@ -117,20 +118,23 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
                 with anymate_run("child") as run:
                     run.add_entries(2)
                     say("inside")
+                    sys.stdin.readline()
+                    run.add_entries(4)
                     time.sleep(60)
             time.sleep(60)
         """
     with running(text) as bot:
         bot.until("inside")
         until(lambda: sorted(row.entries or 0 for row, _ in rows()) == [1, 2])
+        _journal.close_all()  # so that the bot is alone with it
         bot.send(signal.SIGTERM)
-        until(lambda: len(rows()) == 1)
-        ((row, alive),) = rows()
-        assert (row.process_key, row.entries, alive) == ("child", 2, True)
-        os.kill(_children(bot.pid)[0], signal.SIGTERM)
+        bot.dead()
+        bot.go_on()
+        until(lambda: [(row.process_key, row.entries, alive) for row, alive in rows()] == [("child", 6, True)])
+        os.killpg(bot.pid, signal.SIGTERM)
         assert bot.end()[0] == TERMINATED
     until(lambda: rows() == [])
-    assert finished(sandbox) == [(1, None), (2, None)]
+    assert finished(sandbox) == [(1, None), (6, None)]
 
 
 def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:

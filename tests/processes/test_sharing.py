@@ -67,6 +67,17 @@ def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCap
     assert "entries=5" in line
 
 
+def test_killed_while_finishing(sandbox: Sandbox) -> None:
+    """A finish that a kill left without its answer is sent again; that its run is not open any more is no refusal."""
+    sandbox.fail_next("FinishRun", delay=60, after=True)
+    with running('with anymate_run("k") as run: run.add_entries(3)') as bot:
+        until(asked(sandbox, "FinishRun"))
+        bot.send(signal.SIGKILL)
+        bot.dead()
+    assert run('with anymate_run("other"): pass') == (0, "", "")
+    assert finished(sandbox) == [(3, None), (None, None)]
+
+
 def test_program_that_takes_long_to_finish(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard waits within its deadline for another program that finishes its key's run, then goes on without."""
     sandbox.fail_next("FinishRun", hang=True)
