@@ -2,17 +2,21 @@
 
 SIGTERM's default action ends a process without running one `finally` or `__exit__`. Where that default is in force, the
 first signal raises `SystemExit(128 + n)`, and a second one ends the process at once. A program's own handler is left
-alone.
+alone. Raised in the midst of an event loop's own code, an exit would lose what the loop is about to run, and with it
+maybe the end of a task that the program waits for; so there the loop itself raises it, before its next step.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, NoReturn
 
 from anymate_guard._fork import around
 
@@ -67,14 +71,36 @@ def deferred() -> Iterator[None]:
         raise _exit
 
 
-def _unwind(number: int, _frame: FrameType | None) -> None:
+def _unwind(number: int, frame: FrameType | None) -> None:
     global _exit
     if _exit is not None or _holds == 0:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
     _exit = SystemExit(128 + number)
-    if not _deferring:
+    if _deferring:
+        return
+    loop = _interrupted_loop(frame)
+    if loop is None:
         raise _exit
+    loop.call_soon_threadsafe(_leave_loop, _exit)
+
+
+def _interrupted_loop(frame: FrameType | None) -> Any:
+    """The event loop that runs in this thread, unless it runs a task just now."""
+    asyncio = sys.modules.get("asyncio")
+    loop = None
+    if asyncio is not None:
+        with contextlib.suppress(RuntimeError):  # none is running
+            loop = asyncio.get_running_loop()
+    while loop is not None and frame is not None:
+        if frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+            return None
+        frame = frame.f_back
+    return loop
+
+
+def _leave_loop(error: SystemExit) -> NoReturn:
+    raise error
 
 
 def _hold_back() -> None:

@@ -58,6 +58,37 @@ def test_signal_in_the_body(sandbox: Sandbox, text: str, number: signal.Signals)
     assert finished(sandbox) == [(3, None)]
 
 
+def test_signal_in_the_loop_s_own_code(sandbox: Sandbox) -> None:
+    """A signal that interrupts an event loop about to run something loses nothing of it: the bot ends as ever."""
+    text = """
+        import collections
+
+        class Ready(collections.deque):
+            inside = False
+
+            def popleft(self):
+                handle = super().popleft()
+                if self.inside:
+                    self.inside = False
+                    signal.raise_signal(signal.SIGTERM)
+                return handle
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop._ready = Ready(loop._ready)
+            async with anymate_run("k") as run:
+                run.add_entries(3)
+                loop._ready.inside = True
+                await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+
+        asyncio.run(main())
+        """
+    status, said, complaint = run(text)
+    assert (status, said) == (TERMINATED, "")
+    assert "Traceback" not in complaint
+    assert finished(sandbox) == [(3, None)]
+
+
 @pytest.mark.parametrize("text", [BLOCK, FUNCTION, COROUTINE, TASKS])
 def test_keyboard_interrupt_in_the_body(sandbox: Sandbox, text: str) -> None:
     """Ctrl-C in the body finishes the run with what was recorded, and ends the bot as Ctrl-C does."""
