@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import threading
 from typing import Any
 
 import requests
@@ -32,6 +33,7 @@ class Connections:
     def __init__(self) -> None:
         self._session = requests.Session()  # for its reading of the environment
         self._adapter: Any = _Adapter(pool_maxsize=1)  # not all of it is typed
+        self._making = threading.RLock()  # reentrant, as the garbage collector may come again
         self._routes: dict[str, Route] = {}
 
     def close(self) -> None:
@@ -40,7 +42,11 @@ class Connections:
 
     def route(self, base: str) -> Route:
         """The way to an address."""
-        return self._routes.get(base) or self._new_route(base)
+        route = self._routes.get(base)
+        if route is None:
+            with self._making:
+                route = self._routes[base] = self._routes.get(base) or self._new_route(base)
+        return route
 
     def _new_route(self, base: str) -> Route:
         request = requests.Request("GET", base).prepare()
@@ -54,8 +60,7 @@ class Connections:
             if pool.proxy is None and (pool.ca_certs or pool.ca_cert_dir):
                 _share_context(pool)
         prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
-        route = self._routes[base] = Route(pool, prefix)
-        return route
+        return Route(pool, prefix)
 
 
 class Route:
@@ -100,7 +105,7 @@ class Route:
         return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("ascii") + body
 
     def send_on_new(self, request: Request) -> Any:
-        """Send a request over a new connection, and read its answer's head."""
+        """Send a request over a new connection; gives an answer of urllib3's, to be read, and released or closed."""
         patience = exchange.patience()
         return self._pool.urlopen(
             request.method,

@@ -14,10 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import around
+from anymate_guard._fork import Taken, around
 from anymate_guard._log import emit
 from anymate_guard._owner import Owner
 from anymate_guard._rows import Damaged
@@ -120,17 +120,25 @@ class Database:
         connection = self._connect()
         if connection.in_transaction:  # of this thread, which the garbage collector has interrupted
             return work(connection)
-        later = self._later
+        later, begun = self._later, False
         try:
-            with connection:  # commits or rolls back in one step, which no signal's exception can come between
-                if later:
-                    begin(connection)
-                    execute(connection, later)
-                result = work(connection)
-                self._later = []
-        except BaseException:
-            self._later = later
+            if later:
+                begin(connection)
+                begun = True
+                execute(connection, later)
+            result = work(connection)
+            if connection.in_transaction:
+                connection.execute("COMMIT")
+        except _TROUBLE:
+            connection.rollback()
             raise
+        except BaseException:  # an interruption, which may come when all is written
+            if connection.in_transaction:
+                connection.rollback()
+            elif begun:
+                self._later = self._later[len(later) :]
+            raise
+        self._later = self._later[len(later) :]
         return result
 
     def _connect(self) -> Connection:
@@ -156,7 +164,7 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA synchronous = NORMAL")
-        with connection:
+        with connection:  # which commits, or rolls back
             begin(connection)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > self._version:
@@ -236,31 +244,30 @@ def _is_damaged(error: Exception) -> bool:
 
 _making = threading.Lock()
 _all: list[Database] = []
-_stopped: list[Any] = []  # locks that are held while the process forks
 _leaked: list[object] = []
 
 
-def _before_fork() -> None:
+def _before_fork(stopped: Taken) -> None:
     # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
     # locks of its parent. So no file is open, and nobody is at it, while a process forks.
-    locks: list[Any] = [_making, *(database._lock for database in list(_all))]
-    _stopped.extend(lock for lock in locks if lock.acquire(timeout=_FORKING))
+    if _making.acquire(timeout=_FORKING):
+        stopped.append(_making)
     for database in _all:
-        if database._lock in _stopped:
+        if database._lock.acquire(timeout=_FORKING):
+            stopped.append(database._lock)
             database._disconnect()
 
 
-def _after_fork_in_parent() -> None:
-    while _stopped:
-        _stopped.pop().release()
+def _after_fork_in_parent(stopped: Taken) -> None:
+    while stopped:
+        stopped.pop().release()
 
 
 def _after_fork() -> None:
     # Closed, a parent's lock file would take nobody's lock away, but its number may be needed; kept, it does no harm.
     global _making, _all
-    _stopped.clear()
     _leaked.append(_all)
     _making, _all = threading.Lock(), []
 
 
-around(_before_fork, _after_fork_in_parent, _after_fork)
+around(_before_fork, _after_fork_in_parent, lambda _: _after_fork())

@@ -5,25 +5,46 @@ from __future__ import annotations
 import logging  # noqa: F401  # its own hook takes its lock, which an import may need: ours has to come before it
 import os
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import Any, Literal
 
-_register = getattr(os, "register_at_fork", lambda **_: None)  # a platform without fork needs nothing
+Taken = list[Any]
+Hook = Callable[[Taken], object]
 
 _PATIENCE = 10.0  # seconds that a fork waits: a signal handler may fork in the middle of it all
 
 _importing = threading.RLock()
-_waited = False
+_hooks: list[tuple[Hook, Hook, Hook]] = []
+
+
+class _Local(threading.local):
+    """What the hooks of this thread's fork have taken, by their place; None while it does not fork."""
+
+    taken: defaultdict[int, Taken] | None = None
+
+
+_local = _Local()
 
 
 def in_child(do: Callable[[], None]) -> None:
     """Call `do` in every child that this process forks."""
-    _register(after_in_child=do)
+    around(lambda _: None, lambda _: None, lambda _: do())
 
 
-def around(before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]) -> None:
-    """Call `before` ahead of every fork, and one of the others after it."""
-    _register(before=before, after_in_parent=in_parent, after_in_child=in_child)
+def around(before: Hook, in_parent: Hook, in_child: Hook) -> None:
+    """Call `before` ahead of every fork, and one of the others after it.
+
+    They get a list of their own for each fork, as threads may fork at once: `before` notes in it what it has taken, the
+    others give that back.
+    """
+    _hooks.append((before, in_parent, in_child))
+
+
+def forking() -> bool:
+    """Whether this thread is just about to fork, or has just done so: an exception would be lost."""
+    return _local.taken is not None
 
 
 def importing() -> AbstractContextManager[object]:
@@ -31,14 +52,14 @@ def importing() -> AbstractContextManager[object]:
     return _importing  # the lock itself, which an interrupt can't get between
 
 
-def _wait() -> None:
-    global _waited
-    _waited = _importing.acquire(timeout=_PATIENCE)
+def _wait(taken: Taken) -> None:
+    if _importing.acquire(timeout=_PATIENCE):
+        taken.append(_importing)
 
 
-def _go_on() -> None:
-    if _waited:
-        _importing.release()
+def _go_on(taken: Taken) -> None:
+    while taken:
+        taken.pop().release()
 
 
 def _start_over() -> None:
@@ -46,4 +67,39 @@ def _start_over() -> None:
     _importing = threading.RLock()
 
 
-around(_wait, _go_on, _start_over)
+def _before() -> None:
+    taken = _local.taken = defaultdict(list)
+    _call((hooks[0], taken[place]) for place, hooks in reversed([*enumerate(_hooks)]))
+
+
+def _after_in_parent() -> None:
+    _after(1)
+
+
+def _after_in_child() -> None:
+    _after(2)
+
+
+def _after(which: Literal[1, 2]) -> None:
+    taken = _local.taken or defaultdict(list)
+    try:  # also those hooks that were imported while this fork waited for that
+        _call((hooks[which], taken[place]) for place, hooks in enumerate(_hooks))
+    finally:
+        _local.taken = None
+
+
+def _call(hooks: Iterable[tuple[Hook, Taken]]) -> None:
+    """Call every hook, also after one that raises, by a Ctrl-C, say; Python tells of that, and forks all the same."""
+    trouble = None
+    for hook, taken in hooks:
+        try:
+            hook(taken)
+        except BaseException as error:  # noqa: BLE001  # raised when all were called
+            trouble = error
+    if trouble is not None:
+        raise trouble
+
+
+around(_wait, _go_on, lambda _: _start_over())
+if hasattr(os, "register_at_fork"):  # a platform without fork needs nothing
+    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -18,7 +18,7 @@ from anymate_guard._fork import importing, in_child
 from anymate_guard._options import Options
 from anymate_guard._run import Outcome, Run, Scope
 from anymate_guard._settings import check_process_key
-from anymate_guard._threads import ended, in_thread, loop_is_running
+from anymate_guard._threads import ended, in_thread, see_to
 
 if TYPE_CHECKING:
     from anymate_guard._client import AnymateClient
@@ -244,29 +244,30 @@ class _Use:
     def astep_back(self) -> None:
         """Undo entering, which may be under way still; nothing here waits, as the task was cancelled or closed."""
         self._stay.give_up()
-        in_thread(self._stay.step_back)
+        see_to(self._stay.step_back)
         self._close()
 
     async def aexit(self, error: BaseException | None) -> None:
         import asyncio
 
-        leaving = in_thread(self._leave, error)
         try:
             if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
-                if not loop_is_running():
-                    leaving.result()
+                see_to(self._leave, error)
                 return
+            leaving = in_thread(self._leave, error)
             cancelled = None
             while not leaving.done():
                 try:
                     await ended(leaving)
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
+            if cancelled is not None and error is None:
+                raise cancelled
             leaving.result()
+            if self._holds_signals:
+                _signals.raise_pending()
         finally:
             self._close()
-        if cancelled is not None and error is None:
-            raise cancelled
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
@@ -311,8 +312,8 @@ def _message(error: BaseException | None) -> str:
 
 def _cancellations() -> tuple[type[BaseException], ...]:
     """What a cancelled task raises; importing asyncio takes longer than a guarded run, so only if the program did."""
-    asyncio = sys.modules.get("asyncio")
-    return () if asyncio is None else (asyncio.CancelledError,)
+    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", None)  # another thread may be importing it
+    return () if cancelled is None else (cancelled,)
 
 
 def _check_client(client: object) -> None:

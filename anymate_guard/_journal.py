@@ -14,6 +14,7 @@ import attrs
 from anymate_guard._database import Connection, Database, Statement, begin, execute
 from anymate_guard._deadline import Deadline
 from anymate_guard._fork import importing, in_child
+from anymate_guard._owner import Owner
 from anymate_guard._rows import Account, Claims, Entered, Owed, Row, View, total
 
 T = TypeVar("T")
@@ -95,7 +96,11 @@ class Journal:
             deadline: When to give up waiting for a locked journal.
             settle: Whether to claim finishes that are owed to the account; the row is put only if there are none.
         """
-        return self._rule(row.account, lambda view: view.enter(row, claims, settle=settle), Entered(), deadline, row)
+
+        def rule(view: View) -> Entered:
+            return view.enter(row, claims, settle=settle)
+
+        return self._rule(row.account, rule, Entered(), deadline, (row, claims))
 
     def claim(self, account: Account, claims: Claims, deadline: Deadline) -> Entered:
         """Claim finishes that are owed to an account, without entering."""
@@ -130,13 +135,13 @@ class Journal:
     def start_late(self, row: Row, claims: Claims, deadline: Deadline) -> Owed | None:
         """Claim a row whose run never got an id, to start and finish it; None while another finish is under way."""
         alone: Owed | None = total([row])
-        return self._rule(row.account, lambda view: view.start_late(row, claims), alone, deadline, row)
+        return self._rule(row.account, lambda view: view.start_late(row, claims), alone, deadline, (row, claims))
 
     def leave(self, row: Row, claims: Claims, deadline: Deadline) -> Owed | None:
         """Mark a row done. The last one out gets the finish to be sent for all rows of its run; others get None."""
         row.state = "done"
         alone: Owed | None = total([row])
-        return self._rule(row.account, lambda view: view.leave(row, claims), alone, deadline, row)
+        return self._rule(row.account, lambda view: view.leave(row, claims), alone, deadline, (row, claims))
 
     def store(self, owed: Owed, claims: Claims, deadline: Deadline, *, sent: bool, unreachable: bool = False) -> bool:
         """Give a claimed finish back, as it could not be delivered; False when the journal does not hold it.
@@ -205,7 +210,12 @@ class Journal:
         self._database.close()
 
     def _rule(
-        self, account: Account, rule: Callable[[View], T], otherwise: T, deadline: Deadline, mine: Row | None = None
+        self,
+        account: Account,
+        rule: Callable[[View], T],
+        otherwise: T,
+        deadline: Deadline,
+        mine: tuple[Row, Claims] | None = None,
     ) -> T:
         """Apply a rule to the rows of an account, and write what it changed.
 
@@ -215,14 +225,15 @@ class Journal:
         def work(connection: Connection) -> T:
             owner = self._database.me()
             if mine is not None:
-                result = rule(View([], owner.id, owner.alive, outage=False))
-                condition = (*account, mine.id, owner.id, mine.process_key, mine.run_id, mine.address)
-                if connection.execute(_PUT_ALONE, (*mine.values(), *condition)).rowcount == 1:
+                put, result = _put_alone(connection, owner, rule, *mine)
+                if put:
                     return result
             begin(connection)
             rows = [Row.of(columns) for columns in connection.execute(_READ_ACCOUNT, account)]
             found = connection.execute("SELECT at FROM outages WHERE address = ?", account[:1]).fetchone()
             outage = found is not None and abs(time.time() - found[0]) < _OUTAGE
+            if found is not None and not outage:
+                execute(connection, [_no_outage(account[0])])
             view = View(rows, owner.id, owner.alive, outage=outage)
             result = rule(view)
             execute(connection, [(_PUT, row.values()) for row in view.changed])
@@ -230,6 +241,24 @@ class Journal:
             return result
 
         return self._database.do(work, otherwise, deadline)
+
+
+def _put_alone(
+    connection: Connection, owner: Owner, rule: Callable[[View], T], row: Row, claims: Claims
+) -> tuple[bool, T]:
+    """Apply a rule to a row as if there were no others; False, and nothing is changed, where there are some."""
+    before = row.state, row.owner, row.sent, dict(claims.held), set(claims.tried)
+    result = rule(View([], owner.id, owner.alive, outage=False))
+    condition = (*row.account, row.id, owner.id, row.process_key, row.run_id, row.address)
+    put = False
+    try:
+        put = connection.execute(_PUT_ALONE, (*row.values(), *condition)).rowcount == 1
+    except Exception:
+        row.state, row.owner, row.sent, claims.held, claims.tried = before
+        raise
+    if not put:
+        row.state, row.owner, row.sent, claims.held, claims.tried = before
+    return put, result
 
 
 def _user_folder() -> str:

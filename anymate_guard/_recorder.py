@@ -11,9 +11,9 @@ import threading
 import time
 from collections import defaultdict
 
-from anymate_guard import _registry
+from anymate_guard import _registry, _signals
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import around
+from anymate_guard._fork import Taken, around
 from anymate_guard._journal import Journal, all_journals
 from anymate_guard._registry import Recorded, Shared
 from anymate_guard._run import close, totals
@@ -23,7 +23,8 @@ _FORKING = 1.0  # seconds that a fork waits for the thread to end
 
 _lock = threading.RLock()  # reentrant, as a signal handler may fork anywhere
 _thread: _Thread | None = None
-_paused = False
+_paused = 0  # forks that are under way
+_due: float | None = None  # monotonic time of the next look: a thread that a fork stops leaves it to the one after it
 
 
 class _Thread(threading.Thread):
@@ -32,14 +33,36 @@ class _Thread(threading.Thread):
         self.stop = threading.Event()
 
     def run(self) -> None:
-        _work(self)
+        """Look at the open runs now and then, until there are none."""
+        global _thread
+        try:
+            self._look()
+        finally:
+            with _lock:
+                if _thread is self:
+                    _thread = None
+
+    def _look(self) -> None:
+        global _due
+        suspects: list[Shared] = []
+        while not self.stop.wait(max(0.0, (_due or 0.0) - time.monotonic())):
+            _due = time.monotonic() + _EVERY
+            runs = _runs_to_look_at(self)
+            if not runs and _thread is not self:
+                return
+            _signals.remind()
+            _record([shared for shared in runs if shared.state == "open"])
+            # Seen twice: between counting out and finishing there is a moment, too.
+            _put_back_what_was_given_up([shared for shared in suspects if shared in runs])
+            suspects = [shared for shared in runs if _registry.given_up(shared)]
 
 
 def begin() -> None:
     """See that the recorder runs."""
-    global _thread
+    global _thread, _due
     with _lock, contextlib.suppress(RuntimeError):  # no new thread at the interpreter's exit
         if _thread is None and not _paused:
+            _due = _due or time.monotonic() + _EVERY
             thread = _Thread()
             thread.start()
             _thread = thread
@@ -58,24 +81,22 @@ def put_back(shared: Shared, deadline: Deadline) -> None:
     _registry.remove(shared)
 
 
-def _work(thread: _Thread) -> None:
-    global _thread
-    suspects: list[Shared] = []
-    while not thread.stop.wait(_EVERY):
-        with _lock:
-            runs = _registry.all_runs("entering", "open", "leaving", "over")
-            if not runs and not any(journal.behind for journal in all_journals()):
-                if _thread is thread:
-                    _thread = None
-                return
-        _record([shared for shared in runs if shared.state == "open"])
-        # Seen twice: between counting out and finishing there is a moment, too.
-        for shared in suspects:
-            if _registry.given_up(shared) and shared in runs:
-                with shared.transit:
-                    _registry.take_over(shared)
-                    put_back(shared, Deadline.after(1))
-        suspects = [shared for shared in runs if _registry.given_up(shared)]
+def _runs_to_look_at(thread: _Thread) -> list[Shared]:
+    """The runs that there are; without any, and with nothing to be written, the thread is not the recorder any more."""
+    global _thread, _due
+    with _lock:
+        runs = _registry.all_runs("entering", "open", "leaving", "over")
+        if not runs and not any(journal.behind for journal in all_journals()) and _thread is thread:
+            _thread = _due = None
+        return runs
+
+
+def _put_back_what_was_given_up(suspects: list[Shared]) -> None:
+    for shared in suspects:
+        if _registry.given_up(shared):
+            with shared.transit:
+                _registry.take_over(shared)
+                put_back(shared, Deadline.after(1))
 
 
 def _record(runs: list[Shared]) -> None:
@@ -93,12 +114,14 @@ def _record(runs: list[Shared]) -> None:
                     shared.recorded = now
 
 
-def _before_fork() -> None:
+def _before_fork(paused: Taken) -> None:
     global _thread, _paused
     thread = _thread
     if thread is None or thread is threading.current_thread():
         return
-    _thread, _paused = None, True
+    _paused += 1
+    paused.append(thread)
+    _thread = None
     thread.stop.set()
     thread.join(_FORKING)
     # For a moment after that the operating system still counts it.
@@ -107,16 +130,16 @@ def _before_fork() -> None:
         time.sleep(0)
 
 
-def _after_fork_in_parent() -> None:
+def _after_fork_in_parent(paused: Taken) -> None:
     global _paused
-    if _paused:
-        _paused = False
+    if paused:
+        _paused -= 1
         begin()
 
 
 def _after_fork() -> None:
-    global _lock, _thread, _paused
-    _lock, _thread, _paused = threading.RLock(), None, False
+    global _lock, _thread, _paused, _due
+    _lock, _thread, _paused, _due = threading.RLock(), None, 0, None
 
 
-around(_before_fork, _after_fork_in_parent, _after_fork)
+around(_before_fork, _after_fork_in_parent, lambda _: _after_fork())

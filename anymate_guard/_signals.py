@@ -2,13 +2,16 @@
 
 SIGTERM's default action ends a process without running one `finally` or `__exit__`. Where that default is in force, the
 first signal raises `SystemExit(128 + n)`, and a second one ends the process at once. A program's own handler is left
-alone. Raised in the midst of an event loop's own code, an exit would lose what the loop is about to run, and with it
-maybe the end of a task that the program waits for; so there the loop itself raises it, before its next step.
+alone.
+
+There are moments at which the exit can't be raised: while a finish is sent, which is completed first; in the code of an
+event loop, which would lose the callback that it is about to run, and with it maybe the end of a task; around a fork,
+where Python drops it. Then it is pending, and raised at the next occasion: by the loop, by leaving a guard, or when the
+signal comes again, which `remind` sees to.
 """
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import signal
 import sys
@@ -16,17 +19,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
 
-from anymate_guard._fork import around
+from anymate_guard._fork import Taken, around, forking
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 _holds = 0  # open guards that asked for the signals
 _taken: list[int] = []  # the signals we handle now
-_exit: SystemExit | None = None  # raised by the first signal
-_waiting: list[set[signal.Signals | int]] = []  # what was held back before, while a process forks
-_deferring = False  # while a finish is sent: it is completed first
+_came = 0  # the first signal that came
+_exit: SystemExit | None = None  # what it asks for
+_pending = False  # whether it is still to be raised
+_reminding = False  # whether the next signal is but a reminder
+_deferring = False  # while a finish is sent
 
 
 def hold() -> bool:
@@ -45,10 +49,10 @@ def hold() -> bool:
 
 def release() -> None:
     """Put the signals back when the last guard that held them is left."""
-    global _holds, _exit
+    global _holds, _exit, _pending
     _holds -= 1
     if _holds == 0 and threading.current_thread() is threading.main_thread():
-        _exit = None
+        _exit, _pending = None, False
         _give_back()
 
 
@@ -61,66 +65,80 @@ def raised(error: BaseException | None) -> bool:
 def deferred() -> Iterator[None]:
     """Let a first signal wait until the block is done; a second one still ends the process at once."""
     global _deferring
-    before = _exit
     _deferring = True
     try:
         yield
     finally:
         _deferring = False
-    if _exit is not None and _exit is not before:
+        raise_pending()
+
+
+def raise_pending() -> None:
+    """Raise the exit that a signal asked for, if that could not be done when it came."""
+    global _pending
+    if _pending and _exit is not None:
+        _pending = False
         raise _exit
+
+
+def remind() -> None:
+    """From another thread, now and then: let the main thread try again to raise an exit that is pending."""
+    global _reminding
+    if _pending and not _deferring:
+        _reminding = True
+        if sys.platform == "win32":
+            signal.raise_signal(_came)
+        else:  # so that it interrupts what the main thread waits for
+            signal.pthread_kill(threading.main_thread().ident or 0, _came)
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
-    global _exit
-    if _exit is not None or _holds == 0:
+    global _came, _exit, _pending, _reminding
+    reminded, _reminding = _reminding, False
+    if _holds == 0 or (_exit is not None and not reminded):
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
-    _exit = SystemExit(128 + number)
-    if _deferring:
+    if not reminded:
+        _came, _exit, _pending = number, SystemExit(128 + number), True
+    if _deferring or forking():
         return
-    loop = _interrupted_loop(frame)
-    if loop is None:
-        raise _exit
-    loop.call_soon_threadsafe(_leave_loop, _exit)
+    if not _interrupts_a_loop(frame):
+        raise_pending()
+    elif not reminded:
+        import asyncio
+
+        asyncio.get_running_loop().call_soon_threadsafe(raise_pending)
 
 
-def _interrupted_loop(frame: FrameType | None) -> Any:
-    """The event loop that runs in this thread, unless it runs a task just now."""
-    asyncio = sys.modules.get("asyncio")
-    loop = None
-    if asyncio is not None:
-        with contextlib.suppress(RuntimeError):  # none is running
-            loop = asyncio.get_running_loop()
-    while loop is not None and frame is not None:
+def _interrupts_a_loop(frame: FrameType | None) -> bool:
+    """Whether an event loop's own code was interrupted, and not what it runs: a task, or a callback of the program."""
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in {"asyncio", "selectors"}:
         if frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-            return None
+            return False
+        if frame.f_code.co_name == "_run_once":
+            return True
         frame = frame.f_back
-    return loop
+    return False
 
 
-def _leave_loop(error: SystemExit) -> NoReturn:
-    raise error
-
-
-def _hold_back() -> None:
+def _hold_back(blocked: Taken) -> None:
     """Let signals wait while a process forks: Python forgets those that reach the child before it runs."""
     if sys.platform != "win32" and _taken:
-        _waiting.append(signal.pthread_sigmask(signal.SIG_BLOCK, _taken))
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, _taken))
 
 
-def _let_come() -> None:
+def _let_come(blocked: Taken) -> None:
     if sys.platform != "win32":
-        while _waiting:
-            signal.pthread_sigmask(signal.SIG_SETMASK, _waiting.pop())
+        while blocked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked.pop())
 
 
-def _let_go() -> None:
+def _let_go(blocked: Taken) -> None:
     """In a forked child: the guards are its parent's, so its signals get their default action back."""
-    global _holds, _exit, _deferring
-    _holds, _exit, _deferring = 0, None, False
+    global _holds, _exit, _pending, _deferring
+    _holds, _exit, _pending, _deferring = 0, None, False, False
     _give_back()
-    _let_come()
+    _let_come(blocked)
 
 
 def _give_back() -> None:

@@ -22,23 +22,47 @@ _executor: ThreadPoolExecutor | None = None
 
 
 def in_thread(call: Callable[..., T], *args: object) -> Future[T]:
-    """Call in a worker thread, in a copy of this context; at the interpreter's exit, in this thread."""
+    """Call in a worker thread, in a copy of this context; where no thread can be started any more, in this one."""
     from concurrent.futures import Future
 
     global _executor
+    future: Future[T] = Future()
     context = copy_context()
+    unclaimed = [True]
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):  # the executor may refuse a call, and do it all the same
+            unclaimed.pop()
+            try:
+                future.set_result(context.run(call, *args))
+            except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+                future.set_exception(error)
+
     with _lock, contextlib.suppress(RuntimeError):
         if _executor is None:
             from concurrent.futures import ThreadPoolExecutor  # raises, too, at the interpreter's exit
 
             _executor = ThreadPoolExecutor(_MOST, "anymate_guard")
-        return _executor.submit(context.run, call, *args)
-    future: Future[T] = Future()
-    try:
-        future.set_result(context.run(call, *args))
-    except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-        future.set_exception(error)
+        _executor.submit(work)
+        return future
+    work()
     return future
+
+
+def see_to(call: Callable[..., object], *args: object) -> None:
+    """Call for a coroutine that is being closed: in a worker thread if this one runs a loop, else here.
+
+    The garbage collector may do that in the midst of anything, so this waits for no other thread, whose turn might only
+    come when this one goes on, and takes no lock that this one may hold.
+    """
+    import asyncio
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        call(*args)
+    else:
+        loop.call_soon(lambda: in_thread(call, *args))
 
 
 async def ended(future: Future[Any]) -> None:
@@ -58,17 +82,6 @@ async def ended(future: Future[Any]) -> None:
 
     future.add_done_callback(call_loop)
     await waiting
-
-
-def loop_is_running() -> bool:
-    """Whether this thread runs an event loop."""
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _after_fork() -> None:

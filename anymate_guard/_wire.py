@@ -13,11 +13,14 @@ from anymate_guard._http import Answer
 
 MOST_BYTES = 1 << 20
 _CHUNK = 16_384
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,7})[ \t]*(?=\r\n)", re.IGNORECASE)
-# A head without anything to think about: only lines that can be headers, and none about the connection or the way in
-# which the body is sent.
+_LENGTH = re.compile(rb"\r\ncontent-length:([^\r\n]*)", re.IGNORECASE)
+_NUMBER = re.compile(rb"[ \t]*[0-9]{1,7}[ \t]*")
+# A head without anything to think about: only lines that can be headers, and none about the connection, the way in
+# which the body is sent, or another try.
 _PLAIN_200 = re.compile(
-    rb"HTTP/1\.1 200 [^\r\n]*(?:\r\n(?!transfer-encoding|connection)[!-9;-~]+:[^\r\n]*)+\r\n\r\n", re.IGNORECASE
+    rb"HTTP/1\.1 200 [^\r\n]*"
+    rb"(?:\r\n(?!transfer-encoding|connection|retry-after)[!-9;-~]+:[^\r\n]*)+\r\n\r\n",
+    re.IGNORECASE,
 )
 
 
@@ -55,9 +58,10 @@ def read(connection: Any, method: str) -> Answer:
     # http.client takes as long to read a head as the wire does, so it gets only those that ask for it.
     head = _PLAIN_200.match(start)
     lengths = _LENGTH.findall(start, 0, head.end()) if head else ()
-    if head is None or len(lengths) != 1 or int(lengths[0]) > MOST_BYTES:
+    length = int(lengths[0]) if len(lengths) == 1 and _NUMBER.fullmatch(lengths[0]) else MOST_BYTES + 1
+    if head is None or length > MOST_BYTES:
         return _read_any(connection, start, method)
-    end = head.end() + int(lengths[0])
+    end = head.end() + length
     while len(start) < end:
         more = _receive(connection.sock)
         if not more:

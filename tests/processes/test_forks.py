@@ -190,6 +190,53 @@ def test_fork_finds_no_thread_of_ours(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(3, None)]
 
 
+def test_bot_that_forks_all_the_time(sandbox: Sandbox) -> None:
+    """What a bot records is in the journal soon, also when it forks more often than the journal is written."""
+    text = """
+        with anymate_run("k") as run:
+            while True:
+                run.add_entries(1)
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+                time.sleep(0.05)
+        """
+    with running(text) as bot:
+        for least in (5, 15, 25):
+            until(lambda least=least: [row for row, _ in rows() if (row.entries or 0) >= least], 5)  # type: ignore[misc]
+        bot.send(signal.SIGKILL)
+    run("with anymate_run('k'): pass")
+    ((entries, _),) = finished(sandbox)
+    assert entries is not None
+    assert entries >= 25
+
+
+def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
+    """Threads that fork at the same time get back what each of them gave up for it, and no more."""
+    text = """
+        sys.setswitchinterval(1e-6)
+
+        def work():
+            for _ in range(20):
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+            say(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+        with anymate_run("k") as run:
+            run.add_entries(3)
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        """
+    assert run(text, **FORK_IS_MEANT) == (0, "set()\n" * 3, "")
+    assert finished(sandbox) == [(3, None)]
+
+
 def test_child_left_behind(sandbox: Sandbox) -> None:
     """A forked child that outlives its killed parent does not keep it alive: the next start takes its work over."""
     text = """

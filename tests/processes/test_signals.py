@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 
 import pytest
 
 from anymate_guard import _signals
 from anymate_guard.sandbox import Sandbox
 
-from .bots import TERMINATED, asked, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, TERMINATED, asked, finished, rows, run, running, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 
@@ -58,34 +59,117 @@ def test_signal_in_the_body(sandbox: Sandbox, text: str, number: signal.Signals)
     assert finished(sandbox) == [(3, None)]
 
 
+# A queue of callbacks that is interrupted once, when the loop has just taken one from it; to look like the loop's own.
+QUEUE = """
+queues = {"__name__": "asyncio.queue_that_is_interrupted"}
+exec('''
+import collections, signal
+class Queue(collections.deque):
+    interrupt = False
+    def popleft(self):
+        handle = super().popleft()
+        if self.interrupt:
+            self.interrupt = False
+            signal.raise_signal(signal.SIGTERM)
+        return handle
+''', queues)
+
+def interruptible(loop):
+    loop._ready = queues["Queue"](loop._ready)
+"""
+
+
 def test_signal_in_the_loop_s_own_code(sandbox: Sandbox) -> None:
     """A signal that interrupts an event loop about to run something loses nothing of it: the bot ends as ever."""
     text = """
-        import collections
-
-        class Ready(collections.deque):
-            inside = False
-
-            def popleft(self):
-                handle = super().popleft()
-                if self.inside:
-                    self.inside = False
-                    signal.raise_signal(signal.SIGTERM)
-                return handle
-
         async def main():
-            loop = asyncio.get_running_loop()
-            loop._ready = Ready(loop._ready)
+            interruptible(loop := asyncio.get_running_loop())
             async with anymate_run("k") as run:
                 run.add_entries(3)
-                loop._ready.inside = True
+                loop._ready.interrupt = True
                 await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
 
         asyncio.run(main())
         """
-    status, said, complaint = run(text)
-    assert (status, said) == (TERMINATED, "")
-    assert "Traceback" not in complaint
+    assert run(QUEUE + textwrap.dedent(text)) == (TERMINATED, "", "")
+    assert finished(sandbox) == [(3, None)]
+
+
+def test_signal_in_the_last_step_of_a_loop(sandbox: Sandbox) -> None:
+    """A signal that a loop could not raise any more, as it was about to stop, is raised after it."""
+    text = """
+        async def main(loop):
+            loop._ready.interrupt = True
+
+        with anymate_run("k") as run:
+            run.add_entries(3)
+            interruptible(loop := asyncio.new_event_loop())
+            loop.run_until_complete(main(loop))
+            loop.close()
+            time.sleep(60)
+        """
+    assert run(QUEUE + textwrap.dedent(text)) == (TERMINATED, "", "")
+    assert finished(sandbox) == [(3, None)]
+
+
+def test_signal_in_a_callback_of_a_loop(sandbox: Sandbox) -> None:
+    """A signal that comes while a loop runs a plain function of the bot is raised there and then."""
+    text = """
+        def work():
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                say("raised")
+            say("went on")
+
+        async def main():
+            async with anymate_run("k") as run:
+                run.add_entries(3)
+                asyncio.get_running_loop().call_soon(work)
+                await asyncio.sleep(60)
+
+        asyncio.run(main())
+        """
+    assert run(text) == (TERMINATED, "raised\n", "")
+    assert finished(sandbox) == [(3, None)]
+
+
+def test_signal_while_a_loop_s_guard_is_left(sandbox: Sandbox) -> None:
+    """A signal that is still to be raised when an async guard is left is raised then, with nobody to remind of it."""
+    text = """
+        from anymate_guard import _recorder
+        _recorder._EVERY = 60
+
+        async def main(loop):
+            async with anymate_run("k") as run:
+                run.add_entries(3)
+                loop._ready.interrupt = True
+                loop.call_soon_threadsafe = lambda *_: None
+                await asyncio.sleep(0)
+                del loop.call_soon_threadsafe
+            say("went on")
+
+        interruptible(loop := asyncio.new_event_loop())
+        loop.run_until_complete(main(loop))
+        """
+    assert run(QUEUE + textwrap.dedent(text)) == (TERMINATED, "", "")
+    assert finished(sandbox) == [(3, None)]
+
+
+def test_signal_while_the_bot_forks(sandbox: Sandbox) -> None:
+    """A signal that comes while the bot forks, where Python would drop its exit, ends the bot all the same."""
+    text = """
+        from anymate_guard import _fork
+        _fork.around(lambda _: signal.raise_signal(signal.SIGTERM), lambda _: None, lambda _: None)
+        with anymate_run("k") as run:
+            run.add_entries(3)
+            child = os.fork()
+            if child == 0:
+                os._exit(0)
+            os.waitpid(child, 0)
+            time.sleep(60)
+        """
+    assert run(text, **FORK_IS_MEANT) == (TERMINATED, "", "")
     assert finished(sandbox) == [(3, None)]
 
 
