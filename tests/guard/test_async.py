@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
 import pytest
 import structlog
 
-from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
+from anymate_guard import NoCurrentRun, UnreachableError, _registry, _threads, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
 
 
@@ -246,6 +247,78 @@ def test_cancelled_while_finishing_a_failed_body(sandbox: Sandbox) -> None:
         assert caught.value is error
 
     asyncio.run(main())
+    assert len(finishes(sandbox)) == 1
+
+
+def test_cancelled_while_a_required_finish_fails(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation is not lost to a finish that fails at the same time, even one that is required."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    sandbox.fail_next("FinishRun", hang=True)
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake", require_finish=True):
+            pass
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await until(lambda: any(request["operation"] == "FinishRun" for request in sandbox.requests()))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_no_thread_can_be_started(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system starts no more threads, entering and leaving happen once, in the loop's own thread."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("anymate_guard_"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def main() -> None:
+        monkeypatch.setattr(_threads, "_executor", None)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        async with anymate_run("invoice-intake") as run:
+            run.add_entries(2)
+            monkeypatch.setattr(threading.Thread, "start", start)  # what was refused may be done now, too
+            async with anymate_run("another"):
+                pass
+        assert run.outcome == "succeeded"
+
+    asyncio.run(main())
+    assert [(run["processKey"], run["overwriteEntries"], run["finished"]) for run in sandbox.runs()] == [
+        ("invoice-intake", 2, True),
+        ("another", None, True),
+    ]
+
+
+def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
+    """A coroutine that is closed in the midst of another guard's entering or leaving waits for no other thread."""
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake"):
+            await asyncio.Event().wait()
+
+    coroutine = work()
+
+    async def main() -> None:
+        entering = coroutine.send(None)
+        await until(entering.done)
+        coroutine.send(None)
+
+    asyncio.run(main())
+
+    def close() -> None:
+        with _threads._lock, _registry._lock:
+            coroutine.close()
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
     assert len(finishes(sandbox)) == 1
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
+import types
 from collections.abc import Generator
 from typing import Any
 
@@ -96,6 +98,14 @@ def test_any_end_finishes_the_run(sandbox: Sandbox, error: BaseException, outcom
         2,
         outcome,
     )
+
+
+def test_while_asyncio_is_imported(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that fails while another thread is importing asyncio keeps its exception."""
+    monkeypatch.setitem(sys.modules, "asyncio", types.ModuleType("asyncio"))
+    with pytest.raises(ValueError, match="flawed"), anymate_run("invoice-intake") as run:
+        raise ValueError("flawed")
+    assert run.outcome == "failed"
 
 
 def test_broken_off_generator(sandbox: Sandbox) -> None:

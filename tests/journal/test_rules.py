@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -37,53 +39,53 @@ OTHERS = st.builds(
 @given(
     others=st.lists(OTHERS, max_size=2, unique_by=lambda row: row.id),
     operation=st.sampled_from([("enter", None), ("enter", 1), ("leave", 1), ("start_late", None)]),
-    outage=st.booleans(),
+    outage=st.sampled_from(["none", "old", "new"]),
 )
 def test_file_and_rules_agree(
-    folder: Path, file: Path, others: list[Row], operation: tuple[str, int | None], outage: bool
+    folder: Path, file: Path, others: list[Row], operation: tuple[str, int | None], outage: str
 ) -> None:
     """Entering and leaving do to the journal, and give back, what the rules say of all its rows."""
     journal, soon = Journal.at(folder), Deadline.after(10)
-    first = Row(ADDRESS, USERNAME, "b")
-    journal.enter(first, Claims(), soon, settle=False)  # makes the file, and an owner of this process
-    me = first.owner
+    journal.enter(Row(ADDRESS, USERNAME, "b"), Claims(), soon, settle=False)  # makes the file, and an owner of us
+    me = journal._database.owner_id
     others = [attrs.evolve(row, owner=me if row.owner == MINE else 2**40 + 1) for row in others]
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("DELETE FROM rows")
         database.execute("DELETE FROM outages")
         database.executemany(f"INSERT INTO rows VALUES ({'?, ' * 11}?)", [row.values() for row in others])
-    if outage:
-        journal.unreachable(ADDRESS, soon)
+        if outage != "none":
+            database.execute("INSERT INTO outages VALUES (?, ?)", (ADDRESS, time.time() if outage == "new" else 0.0))
 
     name, run_id = operation
     mine = Row(ADDRESS, USERNAME, "a", run_id, me, "starting" if name == "enter" else "open", 5, id=5000, at=10.0)
-    expected, result = _by_the_rules(others, copy.copy(mine), name, me, outage)
+    expected, result = _by_the_rules(others, copy.copy(mine), name, me, outage == "new")
     done = _by_the_journal(journal, mine, name)
     assert done == result
     assert {row.id: row for row, _ in journal.rows(soon)} == expected
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("SELECT count(*) FROM outages").fetchone() == (1 if outage == "new" else 0,)
 
 
 def _by_the_rules(others: list[Row], mine: Row, operation: str, me: int, outage: bool) -> tuple[dict[int, Row], object]:
-    """The rows afterwards, and what the operation gives."""
+    """The rows afterwards, and what the operation gives and claims."""
     account = [copy.copy(row) for row in others if row.account == mine.account]
-    view = View(sorted(account, key=lambda row: row.at), me, lambda owner: owner == me, outage=outage)
-    result = _operate(view, mine, operation)
+    view, claims = View(sorted(account, key=lambda row: row.at), me, lambda owner: owner == me, outage=outage), Claims()
+    operations: dict[str, Callable[[], object]] = {
+        "enter": lambda: view.enter(mine, claims, settle=True),
+        "leave": lambda: view.leave(mine, claims),
+        "start_late": lambda: view.start_late(mine, claims),
+    }
+    result = operations[operation]()
     rows = {row.id: row for row in [*others, *view.changed]}
-    return {number: row for number, row in rows.items() if row not in view.dropped}, result
+    return {number: row for number, row in rows.items() if row not in view.dropped}, (result, claims, mine.state)
 
 
 def _by_the_journal(journal: Journal, mine: Row, operation: str) -> object:
+    """What the operation gives and claims."""
     soon, claims = Deadline.after(10), Claims()
-    if operation == "enter":
-        return journal.enter(mine, claims, soon, settle=True)
-    if operation == "leave":
-        return journal.leave(mine, claims, soon)
-    return journal.start_late(mine, claims, soon)
-
-
-def _operate(view: View, mine: Row, operation: str) -> object:
-    if operation == "enter":
-        return view.enter(mine, Claims(), settle=True)
-    if operation == "leave":
-        return view.leave(mine, Claims())
-    return view.start_late(mine, Claims())
+    operations: dict[str, Callable[[], object]] = {
+        "enter": lambda: journal.enter(mine, claims, soon, settle=True),
+        "leave": lambda: journal.leave(mine, claims, soon),
+        "start_late": lambda: journal.start_late(mine, claims, soon),
+    }
+    return operations[operation](), claims, mine.state

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anymate_guard import _defaults, _delivery, _journal, anymate_run
 from anymate_guard._database import Database
 from anymate_guard._deadline import Deadline
-from anymate_guard._rows import Claims, Row
+from anymate_guard._rows import Claims, Row, total
 from anymate_guard._settling import Line, deliver_all
 from anymate_guard.sandbox import Sandbox
 
@@ -328,6 +329,69 @@ def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytes
     assert journal.rows(Deadline.after(10)) == []
     assert file.exists()
     assert list(file.parent.glob("*.corrupt-*")) == []
+
+
+class Watched(sqlite3.Connection):
+    """A connection that calls something after it has executed a statement."""
+
+    after: Callable[[str], object]
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Execute it, then call."""
+        cursor = super().execute(statement, *values)
+        Watched.after(statement)
+        return cursor
+
+
+@pytest.fixture(name="watched")
+def _watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
+    """Lets something be called after each statement."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Watched, **kwargs))
+    return lambda after: monkeypatch.setattr(Watched, "after", staticmethod(after), raising=False)
+
+
+@pytest.mark.parametrize(("statement", "behind"), [("BEGIN IMMEDIATE", True), ("COMMIT", False)])
+def test_interrupted_while_catching_up(
+    sandbox: Sandbox, file: Path, watched: Any, statement: str, behind: bool
+) -> None:
+    """What waits to be written is written once, also when Ctrl-C comes in the midst of that, or just after it."""
+    watched(lambda _: None)
+    guard()
+    journal, row = _journal.Journal.at(file.parent), Row("http://address", "mate", "a", state="done")
+    with locked(file):
+        journal.give_back([total([row])], Claims(), Deadline.after(0))
+    assert journal.behind
+
+    def interrupt(executed: str) -> None:
+        if executed == statement:
+            watched(lambda _: None)
+            raise KeyboardInterrupt
+
+    watched(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        journal.reachable("http://address", Deadline.after(10))
+    assert journal.behind is behind
+    journal.reachable("http://address", Deadline.after(10))
+    assert [row.id for row, _ in journal.rows(Deadline.after(10))] == [row.id]
+
+
+def test_operation_in_the_midst_of_another(sandbox: Sandbox, folder: Path, watched: Any) -> None:
+    """What the garbage collector brings in the midst of a change, a guard's end say, becomes part of it."""
+    watched(lambda _: None)
+    journal, soon = _journal.Journal.at(folder), Deadline.after(10)
+    rows = [Row("http://address", "mate", key, state="done") for key in "abc"]
+    journal.give_back([total([rows[0]])], Claims(), soon)
+
+    def end(executed: str) -> None:
+        if executed == "BEGIN IMMEDIATE":
+            watched(lambda _: None)
+            journal.give_back([total([rows[1]])], Claims(), soon)
+
+    watched(end)
+    claimed = journal.claim(rows[0].account, Claims(), soon)
+    assert [owed.process_key for owed in claimed.owed] == ["a", "b"]
+    assert len(journal.rows(soon)) == 2
 
 
 def test_what_is_left_is_not_recorded(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
