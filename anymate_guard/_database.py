@@ -250,11 +250,10 @@ _leaked: list[object] = []
 def _before_fork(stopped: Taken) -> None:
     # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
     # locks of its parent. So no file is open, and nobody is at it, while a process forks.
-    if _making.acquire(timeout=_FORKING):
-        stopped.append(_making)
+    locks: Taken = [_making, *(database._lock for database in _all)]
+    stopped.extend(lock for lock in locks if lock.acquire(timeout=_FORKING))
     for database in _all:
-        if database._lock.acquire(timeout=_FORKING):
-            stopped.append(database._lock)
+        if database._lock in stopped:
             database._disconnect()
 
 

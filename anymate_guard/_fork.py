@@ -101,5 +101,5 @@ def _call(hooks: Iterable[tuple[Hook, Taken]]) -> None:
 
 
 around(_wait, _go_on, lambda _: _start_over())
-if hasattr(os, "register_at_fork"):  # a platform without fork needs nothing
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+_register = getattr(os, "register_at_fork", lambda **_: None)  # a platform without fork needs nothing
+_register(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -92,11 +92,10 @@ def _runs_to_look_at(thread: _Thread) -> list[Shared]:
 
 
 def _put_back_what_was_given_up(suspects: list[Shared]) -> None:
-    for shared in suspects:
-        if _registry.given_up(shared):
-            with shared.transit:
-                _registry.take_over(shared)
-                put_back(shared, Deadline.after(1))
+    for shared in filter(_registry.given_up, suspects):
+        with shared.transit:
+            _registry.take_over(shared)
+            put_back(shared, Deadline.after(1))
 
 
 def _record(runs: list[Shared]) -> None:

@@ -12,7 +12,6 @@ signal comes again, which `remind` sees to.
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 import threading
@@ -102,19 +101,17 @@ def _unwind(number: int, frame: FrameType | None) -> None:
         _came, _exit, _pending = number, SystemExit(128 + number), True
     if _deferring or forking():
         return
-    if not _interrupts_a_loop(frame):
-        raise_pending()
-    elif not reminded:
+    if _interrupts_a_loop(frame):
         import asyncio
 
         asyncio.get_running_loop().call_soon_threadsafe(raise_pending)
+    else:
+        raise_pending()
 
 
 def _interrupts_a_loop(frame: FrameType | None) -> bool:
-    """Whether an event loop's own code was interrupted, and not what it runs: a task, or a callback of the program."""
+    """Whether an event loop's own code was interrupted, and not what it runs for the program."""
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in {"asyncio", "selectors"}:
-        if frame.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-            return False
         if frame.f_code.co_name == "_run_once":
             return True
         frame = frame.f_back

@@ -140,7 +140,7 @@ HEADERS = (
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     length=st.sampled_from(LENGTHS * 2 + ODD_LENGTHS),
     others=st.lists(st.sampled_from(HEADERS), max_size=2, unique=True),

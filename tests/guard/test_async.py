@@ -96,6 +96,19 @@ def test_the_loop_never_blocks(sandbox: Sandbox, operation: str) -> None:
     assert len(finishes(sandbox)) == 1
 
 
+def test_loop_off_the_main_thread(sandbox: Sandbox) -> None:
+    """An event loop in another thread than the main one guards as any other."""
+
+    async def main() -> None:
+        async with anymate_run("invoice-intake") as run:
+            run.add_entries(2)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    thread.join()
+    assert len(finishes(sandbox)) == 1
+
+
 def test_exception_in_async_block(sandbox: Sandbox) -> None:
     """The body's exception comes out of `async with` as the same object, with no context of ours."""
     error = ValueError("flawed")

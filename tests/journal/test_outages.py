@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from anymate_guard import UnreachableError, _defaults, _delivery, anymate_run
+from anymate_guard import UnreachableError, _defaults, _delivery, _recorder, anymate_run
 from anymate_guard._rows import Row
 from anymate_guard.sandbox import Sandbox
+
+from .conftest import until
 
 Rows = Callable[[], list[Row]]
 Lines = Callable[[str], list[str]]
@@ -244,6 +246,25 @@ def test_recording_reaches_the_journal(sandbox: Sandbox, rows: Rows) -> None:
             run.add_entries()
         time.sleep(1)
         assert [row.entries for row in rows()] == [1002]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_recorder_that_failed(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should what writes to the journal fail, the next guard lets it begin again."""
+    failed = threading.Event()
+
+    def fail(_: object) -> None:
+        failed.set()
+        raise ValueError("a mistake of ours")
+
+    with anymate_run("a") as run:
+        run.add_entries(2)
+        with monkeypatch.context() as broken:
+            broken.setattr(_recorder, "_record", fail)
+            assert failed.wait(10)
+            until(lambda: _recorder._thread is None)
+        with anymate_run("b"):
+            until(lambda: [row.entries for row in rows() if row.process_key == "a"] == [2])
 
 
 def test_two_threads_on_one_key(sandbox: Sandbox, calls: Calls) -> None:

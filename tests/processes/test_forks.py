@@ -212,6 +212,25 @@ def test_bot_that_forks_all_the_time(sandbox: Sandbox) -> None:
     assert entries >= 25
 
 
+def test_ctrl_c_while_the_bot_forks(sandbox: Sandbox) -> None:
+    """Ctrl-C among the hooks of a fork, which Python drops with a message, leaves the others to do their work."""
+    text = """
+        from anymate_guard import _fork
+        _fork.around(lambda _: signal.raise_signal(signal.SIGINT), lambda _: None, lambda _: None)
+        with anymate_run("parent") as run:
+            run.add_entries(1)
+            if os.fork() == 0:
+                with anymate_run("child") as run:
+                    run.add_entries(2)
+                os._exit(0)
+            os.wait()
+        """
+    status, said, complaint = run(text, **FORK_IS_MEANT)
+    assert (status, said) == (0, "")
+    assert complaint.count("KeyboardInterrupt") == 1
+    assert sorted(finished(sandbox), key=str) == [(1, None), (2, None)]
+
+
 def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
     """Threads that fork at the same time get back what each of them gave up for it, and no more."""
     text = """
