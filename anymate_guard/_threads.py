@@ -31,12 +31,14 @@ def in_thread(call: Callable[..., T], *args: object) -> Future[T]:
     unclaimed = [True]
 
     def work() -> None:
-        with contextlib.suppress(IndexError):  # the executor may refuse a call, and do it all the same
+        try:
             unclaimed.pop()
-            try:
-                future.set_result(context.run(call, *args))
-            except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
-                future.set_exception(error)
+        except IndexError:  # the executor may refuse a call, and do it all the same
+            return
+        try:
+            future.set_result(context.run(call, *args))
+        except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
+            future.set_exception(error)
 
     with _lock, contextlib.suppress(RuntimeError):
         if _executor is None:

@@ -237,7 +237,7 @@ def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
         sys.setswitchinterval(1e-6)
 
         def work():
-            for _ in range(20):
+            for _ in range(8):
                 child = os.fork()
                 if child == 0:
                     os._exit(0)
