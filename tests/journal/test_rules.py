@@ -35,9 +35,9 @@ OTHERS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    others=st.lists(OTHERS, max_size=2, unique_by=lambda row: row.id),
+    others=st.lists(OTHERS, max_size=2, unique_by=(lambda row: row.id, lambda row: row.at)),
     operation=st.sampled_from([("enter", None), ("enter", 1), ("leave", 1), ("start_late", None)]),
     outage=st.sampled_from(["none", "old", "new"]),
 )
