@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anymate_guard import TYPE_CHECKING, __version__
+from anymate_guard import TYPE_CHECKING, __version__  # not from typing, which --version need not wait for
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

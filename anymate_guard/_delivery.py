@@ -22,7 +22,7 @@ from anymate_guard._run import Outcome, Run, close, set_run_id
 from anymate_guard._settling import Line, deliver, deliver_all, settle
 from anymate_guard.errors import AnymateGuardError, ApiError, NotOkToRun, UnreachableError
 
-__all__ = ["Options", "Stay", "finish_all", "settle"]
+__all__ = ["Stay", "finish_all", "settle"]
 
 _POLL = 0.02  # seconds between two looks at the journal while another program finishes a run
 

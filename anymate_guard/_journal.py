@@ -253,7 +253,7 @@ def _put_alone(
     put = False
     try:
         put = connection.execute(_PUT_ALONE, (*row.values(), *condition)).rowcount == 1
-    except Exception:
+    except Exception:  # not for an interruption, before which the row may have been put
         row.state, row.owner, row.sent, claims.held, claims.tried = before
         raise
     if not put:

@@ -37,7 +37,7 @@ class _Thread(threading.Thread):
         global _thread
         try:
             self._look()
-        finally:
+        finally:  # should it fail, the next guard begins again
             with _lock:
                 if _thread is self:
                     _thread = None

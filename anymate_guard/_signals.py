@@ -132,8 +132,8 @@ def _let_come(blocked: Taken) -> None:
 
 def _let_go(blocked: Taken) -> None:
     """In a forked child: the guards are its parent's, so its signals get their default action back."""
-    global _holds, _exit, _pending, _deferring
-    _holds, _exit, _pending, _deferring = 0, None, False, False
+    global _holds, _exit, _pending, _reminding, _deferring
+    _holds, _exit, _pending, _reminding, _deferring = 0, None, False, False, False
     _give_back()
     _let_come(blocked)
 

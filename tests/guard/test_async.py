@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ async def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         await asyncio.sleep(0.005)
+
+
+async def reach_body(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Drive a coroutine by hand, through the entering of its guard and up to where its body waits."""
+    entering = coroutine.send(None)
+    await until(entering.done)
+    coroutine.send(None)
 
 
 def finishes(sandbox: Sandbox) -> list[int]:
@@ -317,12 +325,7 @@ def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
 
     coroutine = work()
 
-    async def main() -> None:
-        entering = coroutine.send(None)
-        await until(entering.done)
-        coroutine.send(None)
-
-    asyncio.run(main())
+    asyncio.run(reach_body(coroutine))
 
     def close() -> None:
         with _threads._lock, _registry._lock:
@@ -346,9 +349,7 @@ def test_closed_coroutine(sandbox: Sandbox) -> None:
 
     async def main() -> None:
         coroutine = work()
-        entering = coroutine.send(None)
-        await until(entering.done)
-        coroutine.send(None)
+        await reach_body(coroutine)
         coroutine.close()
         await until(lambda: len(finishes(sandbox)) == 1)
 
@@ -365,12 +366,7 @@ def test_coroutine_closed_after_its_loop(sandbox: Sandbox) -> None:
 
     coroutine = work()
 
-    async def main() -> None:
-        entering = coroutine.send(None)
-        await until(entering.done)
-        coroutine.send(None)
-
-    asyncio.run(main())
+    asyncio.run(reach_body(coroutine))
     coroutine.close()
     assert len(finishes(sandbox)) == 1
 

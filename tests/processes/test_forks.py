@@ -172,10 +172,7 @@ def test_fork_finds_no_thread_of_ours(sandbox: Sandbox) -> None:
             say("inside")
             sys.stdin.readline()
             for _ in range(10):
-                child = os.fork()
-                if child == 0:
-                    os._exit(0)
-                os.waitpid(child, 0)
+                fork()
             run.add_entries(2)
             wait()
         """
@@ -196,10 +193,7 @@ def test_bot_that_forks_all_the_time(sandbox: Sandbox) -> None:
         with anymate_run("k") as run:
             while True:
                 run.add_entries(1)
-                child = os.fork()
-                if child == 0:
-                    os._exit(0)
-                os.waitpid(child, 0)
+                fork()
                 time.sleep(0.05)
         """
     with running(text) as bot:
@@ -238,10 +232,7 @@ def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
 
         def work():
             for _ in range(4):
-                child = os.fork()
-                if child == 0:
-                    os._exit(0)
-                os.waitpid(child, 0)
+                fork()
             say(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
         with anymate_run("k") as run:
