@@ -12,8 +12,8 @@ TYPE_CHECKING = False  # checkers take it for typing's, whose import takes 4 ms
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from anymate_guard._client import AnymateClient
-    from anymate_guard._guard import anymate_run
+    from anymate_guard._api.client import AnymateClient
+    from anymate_guard._guard.guard import anymate_run
     from anymate_guard._run import Kpis, Run, current_run
     from anymate_guard._settings import Settings
     from anymate_guard.errors import (
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 # pytest imports this package in every project it is installed in, so names are imported when they are first used.
-_HOMES = {"AnymateClient": "_client", "anymate_run": "_guard", "Settings": "_settings"}
+_HOMES = {"AnymateClient": "_api.client", "anymate_run": "_guard.guard", "Settings": "_settings"}
 _HOMES |= dict.fromkeys(("Kpis", "Run", "current_run"), "_run")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextvars import Token
 from typing import Any
 
-from anymate_guard._fork import importing
+from anymate_guard._process.fork import importing
 
 NAME = "anymate_guard"
 

@@ -13,7 +13,7 @@ from typing import Literal, NoReturn, SupportsIndex
 
 import attrs
 
-from anymate_guard._fork import in_child
+from anymate_guard._process.fork import in_child
 from anymate_guard.errors import NoCurrentRun
 
 MOST = 2_147_483_647  # the KPI fields of FinishRun are 32-bit integers

@@ -15,8 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from anymate_guard._journal import Journal
-    from anymate_guard._rows import Row
+    from anymate_guard._journal.journal import Journal
+    from anymate_guard._journal.rules import Row
     from anymate_guard.sandbox import FailureView, RequestView, RunView, Sandbox
 
 _FIXTURE = "anymate_sandbox"
@@ -168,7 +168,7 @@ def _anymate_server() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def _anymate_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
-    from anymate_guard._journal import Journal
+    from anymate_guard._journal.journal import Journal
 
     journal = Journal.at(tmp_path_factory.mktemp("anymate"))
     yield journal
@@ -215,15 +215,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _forget_client() -> None:
-    from anymate_guard import _defaults
+    from anymate_guard._guard import defaults
 
-    _defaults.forget_client()
+    defaults.forget_client()
 
 
 def _clear(journal: Journal, address: str) -> list[Row]:
     """Empty the journal for the next test; what guards still open come back."""
-    from anymate_guard import _delivery, _run
+    from anymate_guard import _run
     from anymate_guard._deadline import Deadline
+    from anymate_guard._lifecycle import delivery
 
     deadline = Deadline.after(_LEAVING)
     while True:
@@ -233,7 +234,7 @@ def _clear(journal: Journal, address: str) -> list[Row]:
             break
         time.sleep(_POLL)
     if in_use:
-        _delivery.finish_all()  # or the next test would join these runs
+        delivery.finish_all()  # or the next test would join these runs
         while (scope := _run._current.get()) is not None:
             scope.leave()
     deadline = Deadline.after(_LEAVING)

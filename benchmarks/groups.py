@@ -232,7 +232,7 @@ def _owe(folder: Path, count: int) -> None:
 
 def _settle(folder: Path) -> float:
     from anymate_guard import AnymateClient, Settings
-    from anymate_guard._delivery import settle
+    from anymate_guard._lifecycle.delivery import settle
 
     with AnymateClient(Settings.from_env({**os.environ, "ANYMATE_STATE_DIR": str(folder)})) as client:
         client.ok_to_run(PROCESS_KEY)  # opens the connection and fetches the token

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator
 import attrs
 
 from anymate_guard import Settings
-from anymate_guard._calls import _wait
+from anymate_guard._api.calls import _wait
 
 LATENCY = (0.01, 0.03)
 WORK = (120.0, 600.0)

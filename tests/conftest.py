@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from anymate_guard import _defaults
+from anymate_guard import AnymateClient
+from anymate_guard._guard import defaults
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import client_of
+from tests.support.proxy import FaultProxy
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +34,29 @@ def sandbox(running_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path:
     for name, value in running_sandbox.environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ANYMATE_STATE_DIR", str(tmp_path / "state"))
-    _defaults.forget_client()
+    defaults.forget_client()
     running_sandbox.start()  # in case a test closed it
     running_sandbox.reset()
     yield running_sandbox
-    _defaults.forget_client()
+    defaults.forget_client()
+
+
+@pytest.fixture(name="proxy")
+def _proxy(sandbox: Sandbox) -> Iterator[FaultProxy]:
+    with FaultProxy(sandbox.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(name="client")
+def _client(sandbox: Sandbox, proxy: FaultProxy) -> Iterator[AnymateClient]:
+    """A client that calls the sandbox by way of the proxy, with a second for each read and ten in all."""
+    with client_of(sandbox, proxy.url, timeout=1, deadline=10) as client:
+        yield client
+
+
+@pytest.fixture(name="capture")
+def _capture() -> Iterator[list[MutableMapping[str, Any]]]:
+    """The log lines of the test."""
+    with capture_logs() as lines:
+        yield lines
+    structlog.reset_defaults()

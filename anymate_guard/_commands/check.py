@@ -11,13 +11,13 @@ from contextlib import closing
 import attrs
 
 from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, NotOkToRun, Settings
-from anymate_guard._client import log_in
+from anymate_guard._api.client import log_in
 from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import Event, collected, say, told
 from anymate_guard._deadline import Deadline
-from anymate_guard._http import Request
+from anymate_guard._http.exchange import Transport
+from anymate_guard._http.messages import Request
 from anymate_guard._settings import variable
-from anymate_guard._transport import Transport
 
 _SECRETS = {"client_secret", "password"}
 _WITH_FILE = {"client_id", "client_secret", "username", "password"}

@@ -8,9 +8,9 @@ import os
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.terminal import collected, say, told
 from anymate_guard._deadline import Deadline
-from anymate_guard._journal import Journal
-from anymate_guard._rows import Row
-from anymate_guard._settling import settle
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rules import Row
+from anymate_guard._lifecycle.settling import settle
 
 _PATIENCE = 10  # seconds for one look at the journal
 

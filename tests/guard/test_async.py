@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import structlog
 
-from anymate_guard import NoCurrentRun, UnreachableError, _registry, _threads, anymate_run, current_run
+from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
+from anymate_guard._guard import threads
+from anymate_guard._lifecycle import sharing
 from anymate_guard.sandbox import Sandbox
 
 
@@ -300,7 +302,7 @@ def test_no_thread_can_be_started(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
         start(thread)
 
     async def main() -> None:
-        monkeypatch.setattr(_threads, "_executor", None)
+        monkeypatch.setattr(threads, "_executor", None)
         monkeypatch.setattr(threading.Thread, "start", refuse)
         async with anymate_run("invoice-intake") as run:
             run.add_entries(2)
@@ -328,7 +330,7 @@ def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
     asyncio.run(reach_body(coroutine))
 
     def close() -> None:
-        with _threads._lock, _registry._lock:
+        with threads._lock, sharing._lock:
             coroutine.close()
 
     closing = threading.Thread(target=close, daemon=True)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from anymate_guard import UnreachableError, _defaults, _delivery, _recorder, anymate_run
-from anymate_guard._rows import Row
+from anymate_guard import UnreachableError, anymate_run
+from anymate_guard._guard import defaults
+from anymate_guard._journal.rules import Row
+from anymate_guard._lifecycle import delivery, recorder
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import until
@@ -21,7 +23,7 @@ Calls = Callable[[], list[str]]
 
 def settle() -> bool:
     """Send what is owed, as the command line does."""
-    return _delivery.settle(_defaults.shared_client())
+    return delivery.settle(defaults.shared_client())
 
 
 def finishes(sandbox: Sandbox) -> list[tuple[str, int | None]]:
@@ -260,9 +262,9 @@ def test_recorder_that_failed(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.
     with anymate_run("a") as run:
         run.add_entries(2)
         with monkeypatch.context() as broken:
-            broken.setattr(_recorder, "_record", fail)
+            broken.setattr(recorder, "_record", fail)
             assert failed.wait(10)
-            until(lambda: _recorder._thread is None)
+            until(lambda: recorder._thread is None)
         with anymate_run("b"):
             until(lambda: [row.entries for row in rows() if row.process_key == "a"] == [2])
 
@@ -283,7 +285,7 @@ def test_two_threads_on_one_key(sandbox: Sandbox, calls: Calls) -> None:
 
 def test_adopted_run_of_another_id(sandbox: Sandbox, rows: Rows) -> None:
     """A guard that adopts a run by its id does not join another one of that process, and finishes just its own."""
-    adopted = _defaults.shared_client().start_run("a")
+    adopted = defaults.shared_client().start_run("a")
     with anymate_run("a", run_id=adopted), anymate_run("a") as joined:
         assert joined.run_id == adopted
     with anymate_run("a") as own, anymate_run("a", run_id=adopted) as other:
@@ -293,7 +295,7 @@ def test_adopted_run_of_another_id(sandbox: Sandbox, rows: Rows) -> None:
 
 def test_adopting_names_a_run_that_has_no_id(sandbox: Sandbox, rows: Rows) -> None:
     """A guard that adopts a run joins the open one of its key that has no id yet, which gets this one."""
-    run_id = _defaults.shared_client().start_run("a")
+    run_id = defaults.shared_client().start_run("a")
     sandbox.close()
     with anymate_run("a") as run:
         run.add_entries(1)

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._journal import Journal
-from anymate_guard._rows import Claims, Row, View
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rules import Claims, Row, View
 
 ADDRESS, USERNAME = "https://address", "mate"
 MINE, NOBODY_S = 1, 0  # owners; a dead one left the latter behind

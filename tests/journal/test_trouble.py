@@ -16,11 +16,14 @@ from typing import Any
 
 import pytest
 
-from anymate_guard import _defaults, _delivery, _journal, anymate_run
-from anymate_guard._database import Database
+from anymate_guard import anymate_run
 from anymate_guard._deadline import Deadline
-from anymate_guard._rows import Claims, Row, total
-from anymate_guard._settling import Line, deliver_all
+from anymate_guard._guard import defaults
+from anymate_guard._journal.database import Database
+from anymate_guard._journal.journal import Journal, close_all
+from anymate_guard._journal.rules import Claims, Row, total
+from anymate_guard._lifecycle import delivery
+from anymate_guard._lifecycle.settling import Line, deliver_all
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import until
@@ -70,7 +73,7 @@ def test_no_secrets(sandbox: Sandbox, folder: Path) -> None:
     with anymate_run("a"):
         sandbox.close()
     held = b"".join(path.read_bytes() for path in folder.iterdir())
-    client = _defaults.shared_client()
+    client = defaults.shared_client()
     token = client._tokens.token
     assert token is not None
     assert client.settings.username.encode() in held
@@ -110,7 +113,7 @@ def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None
 def test_damaged_rows(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, harm: str) -> None:
     """A journal whose content makes no sense is moved aside like one that is no database."""
     with anymate_run("a") as run:
-        _journal.close_all()
+        close_all()
         with closing(sqlite3.connect(file)) as other:
             other.execute(harm)
             other.commit()
@@ -125,7 +128,7 @@ def test_damaged_rows(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, ha
 def test_newer_schema(sandbox: Sandbox, file: Path, lines: Lines) -> None:
     """A journal of a newer version is left alone, with one warning that says so."""
     guard()
-    _journal.close_all()
+    close_all()
     with closing(sqlite3.connect(file)) as other:
         other.execute("PRAGMA user_version = 99")
         other.commit()
@@ -311,7 +314,7 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    journals = {_journal.Journal.at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
+    journals = {Journal.at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
     assert len(journals) == 1
 
 
@@ -324,7 +327,7 @@ def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytes
         file.write_bytes(b"")
         raise sqlite3.DatabaseError("file is not a database")
 
-    journal = _journal.Journal.at(file.parent)
+    journal = Journal.at(file.parent)
     monkeypatch.setattr(Database, "_prepare", meets_a_corrupt_one)
     assert journal.rows(Deadline.after(10)) == []
     assert file.exists()
@@ -358,7 +361,7 @@ def test_interrupted_while_catching_up(
     """What waits to be written is written once, also when Ctrl-C comes in the midst of that, or just after it."""
     watched(lambda _: None)
     guard()
-    journal, row = _journal.Journal.at(file.parent), Row("http://address", "mate", "a", state="done")
+    journal, row = Journal.at(file.parent), Row("http://address", "mate", "a", state="done")
     with locked(file):
         journal.give_back([total([row])], Claims(), Deadline.after(0))
     assert journal.behind
@@ -379,7 +382,7 @@ def test_interrupted_while_catching_up(
 def test_operation_in_the_midst_of_another(sandbox: Sandbox, folder: Path, watched: Any) -> None:
     """What the garbage collector brings in the midst of a change, a guard's end say, becomes part of it."""
     watched(lambda _: None)
-    journal, soon = _journal.Journal.at(folder), Deadline.after(10)
+    journal, soon = Journal.at(folder), Deadline.after(10)
     rows = [Row("http://address", "mate", key, state="done") for key in "abc"]
     journal.give_back([total([rows[0]])], Claims(), soon)
 
@@ -397,7 +400,7 @@ def test_operation_in_the_midst_of_another(sandbox: Sandbox, folder: Path, watch
 def test_what_is_left_is_not_recorded(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
     """Recording that comes just after its guard was left does not bring the row back."""
     row = Row("http://address", "mate", "a", state="done")
-    assert _journal.Journal.at(folder).record([(row, 1, None)], Deadline.after(10))
+    assert Journal.at(folder).record([(row, 1, None)], Deadline.after(10))
     assert rows() == []
 
 
@@ -405,7 +408,7 @@ def test_time_is_over_before_settling(sandbox: Sandbox, folder: Path, rows: Rows
     """What was claimed, with no time left to try it, is given back as it was."""
     with anymate_run("a"), anymate_run("b"):
         sandbox.fail_next("FinishRun", status=403, times=2)
-    client, journal, claims = _defaults.shared_client(), _journal.Journal.at(folder), Claims()
+    client, journal, claims = defaults.shared_client(), Journal.at(folder), Claims()
     claimed = journal.claim(rows()[0].account, claims, Deadline.after(10))
     assert [row.state for row in rows()] == ["finishing"] * 2
     line = Line(client, Deadline.after(10))
@@ -427,7 +430,7 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     with anymate_run("a"), anymate_run("b"), anymate_run("c"):
         sandbox.close()
     sandbox.start()
-    client = _defaults.shared_client()
+    client = defaults.shared_client()
     sent = client.finish_run
 
     def interrupted(run_id: int, *args: object, **options: object) -> None:
@@ -437,9 +440,9 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
 
     monkeypatch.setattr(client, "finish_run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        _delivery.settle(client)
+        delivery.settle(client)
     assert [(row.state, row.sent) for row in rows()] == [("done", True), ("done", False), ("done", False)]
     deadline = Deadline.after(10)
-    assert _delivery.settle(client)
+    assert delivery.settle(client)
     assert deadline.left() > 0
     assert credited(sandbox) == [None, None, None]

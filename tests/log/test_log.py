@@ -261,7 +261,7 @@ def test_insecure_address(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", sandbox.url)  # so that nothing is looked up or sent elsewhere
-    monkeypatch.setattr("anymate_guard._calls._called", set())
+    monkeypatch.setattr("anymate_guard._api.calls._called", set())
     with capture_logs() as lines:
         client = client_of(sandbox, "http://anymate.example:8080", deadline=0.2)
         assert lines == []
@@ -295,7 +295,7 @@ def test_insecure_address(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_loopback(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, address: str, warned: bool) -> None:
     """Loopback and https are not warned of."""
-    monkeypatch.setattr("anymate_guard._calls._called", set())
+    monkeypatch.setattr("anymate_guard._api.calls._called", set())
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [])
     with capture_logs() as lines, pytest.raises(UnreachableError):
         client_of(sandbox, address, deadline=0.05).start_run("invoice-intake")

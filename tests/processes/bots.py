@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from anymate_guard import _journal
 from anymate_guard._deadline import Deadline
-from anymate_guard._rows import Row
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rules import Row
 from anymate_guard.sandbox import Sandbox
 
 # For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the
@@ -131,7 +131,7 @@ def asked(sandbox: Sandbox, operation: str, times: int = 1) -> Callable[[], bool
 
 def rows() -> list[tuple[Row, bool]]:
     """What is in the journal of this test, and whether its owners are alive."""
-    return _journal.Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])).rows(Deadline.after(LONGEST))
+    return Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])).rows(Deadline.after(LONGEST))
 
 
 def finished(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:

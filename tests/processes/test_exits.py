@@ -105,8 +105,8 @@ def test_guard_in_an_exit_handler(sandbox: Sandbox) -> None:
         import atexit
         atexit._clear()
         atexit.register(work)
-        from anymate_guard import _delivery
-        atexit.register(_delivery.finish_all)
+        from anymate_guard._lifecycle import delivery
+        atexit.register(delivery.finish_all)
         """
     assert run(text) == (0, "", "")
     assert finished(sandbox) == [(1, None)]

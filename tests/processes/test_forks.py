@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard import _journal
+from anymate_guard._journal.journal import close_all
 from anymate_guard.sandbox import Sandbox
 
 from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, finished, rows, run, running, until
@@ -126,7 +126,7 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
     with running(text) as bot:
         bot.until("inside")
         until(lambda: sorted(row.entries or 0 for row, _ in rows()) == [1, 2])
-        _journal.close_all()  # so that the bot is alone with it
+        close_all()  # so that the bot is alone with it
         bot.send(signal.SIGTERM)
         bot.dead()
         bot.go_on()
@@ -140,17 +140,19 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
 def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
     """A fork in the middle of something that does not end goes on after a while, and so does its child."""
     text = """
-        from anymate_guard import _database, _fork, _journal
-        _fork._PATIENCE = _database._FORKING = 0.1
+        from anymate_guard._journal import database
+        from anymate_guard._journal.journal import all_journals, close_all
+        from anymate_guard._process import fork
+        fork._PATIENCE = database._FORKING = 0.1
         held, done = threading.Event(), threading.Event()
 
         def stuck(journal):
-            with _fork.importing(), journal._database._lock:
+            with fork.importing(), journal._database._lock:
                 held.set()
                 done.wait(60)
 
         with anymate_run("k") as run:
-            (journal,) = _journal.all_journals()
+            (journal,) = all_journals()
             threading.Thread(target=stuck, args=(journal,)).start()
             held.wait(60)
             child = os.fork()
@@ -209,8 +211,8 @@ def test_bot_that_forks_all_the_time(sandbox: Sandbox) -> None:
 def test_ctrl_c_while_the_bot_forks(sandbox: Sandbox) -> None:
     """Ctrl-C among the hooks of a fork, which Python drops with a message, leaves the others to do their work."""
     text = """
-        from anymate_guard import _fork
-        _fork.around(lambda _: signal.raise_signal(signal.SIGINT), lambda _: None, lambda _: None)
+        from anymate_guard._process import fork
+        fork.around(lambda _: signal.raise_signal(signal.SIGINT), lambda _: None, lambda _: None)
         with anymate_run("parent") as run:
             run.add_entries(1)
             if os.fork() == 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anymate_guard import _delivery, anymate_run
+from anymate_guard import anymate_run
+from anymate_guard._lifecycle import delivery
 from anymate_guard.sandbox import Sandbox
 
 from .bots import finished, run
@@ -13,19 +14,18 @@ from .bots import finished, run
 # nothing can be done about it is the very beginning of __exit__, of which no line has run.
 TEXT = """
 import anymate_guard
-from anymate_guard import _recorder, _registry
+from anymate_guard._lifecycle import recorder, sharing
 
-_recorder._EVERY = 0.01
+recorder._EVERY = 0.01
 FOLDER = os.path.dirname(anymate_guard.__file__)
-MODULES = {os.path.join(FOLDER, f"_{name}.py") for name in
-           ("delivery", "registry", "journal", "rows", "settling", "recorder", "guard", "signals", "owner")}
+PACKAGES = tuple(os.path.join(FOLDER, name, "") for name in ("_guard", "_journal", "_lifecycle", "_process"))
 
 class Interruption:
     def __init__(self, number):
         self.left, self.where = number, None
     def __call__(self, frame, event, what):
         code = frame.f_code
-        if event not in ("call", "c_return") or code.co_filename not in MODULES:
+        if event not in ("call", "c_return") or not code.co_filename.startswith(PACKAGES):
             return
         if code.co_name == "__exit__" and event == "call":
             return
@@ -58,7 +58,7 @@ while True:
         stuck.append(interruption.where)
     number += 4
 begun = time.monotonic()
-while (left := _registry.all_runs("entering", "open", "leaving", "over")) and time.monotonic() - begun < 5:
+while (left := sharing.all_runs("entering", "open", "leaving", "over")) and time.monotonic() - begun < 5:
     time.sleep(0.01)
 stuck += [one.row.process_key for one in left]
 guarded("last", 0)
@@ -87,7 +87,7 @@ def test_interrupt_of_a_disabled_guard(sandbox: Sandbox, monkeypatch: pytest.Mon
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_delivery, "_log_finished", interrupted)
+    monkeypatch.setattr(delivery, "_log_finished", interrupted)
     with pytest.raises(KeyboardInterrupt), anymate_run("k") as first:
         pass
     with pytest.raises(KeyboardInterrupt), anymate_run("k") as second:

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
-from anymate_guard import UnreachableError, _defaults, _delivery, anymate_run
+from anymate_guard import UnreachableError, anymate_run
+from anymate_guard._guard import defaults
+from anymate_guard._lifecycle import delivery
 from anymate_guard.sandbox import Sandbox
 
 from .bots import asked, finished, rows, run, running, until
@@ -28,7 +30,7 @@ def test_late_start_into_another_s_run(sandbox: Sandbox, monkeypatch: pytest.Mon
         with running(BODY) as bot:
             bot.until("inside")
             late.add_entries(1)
-            _delivery.finish_all()  # as at the interpreter's exit
+            delivery.finish_all()  # as at the interpreter's exit
             assert [one["finished"] for one in sandbox.runs()] == [False]
             bot.end()
     assert finished(sandbox) == [(6, None)]
@@ -40,12 +42,12 @@ def test_settling_a_run_of_another_program(sandbox: Sandbox, monkeypatch: pytest
     sandbox.close()
     with anymate_run("k") as late:
         late.add_entries(1)
-    assert not _delivery.settle(_defaults.shared_client())
+    assert not delivery.settle(defaults.shared_client())
     sandbox.start()
     sandbox.fail_next("StartRun", delay=0.3)
     with running(BODY, ANYMATE_DEADLINE="20", ANYMATE_TIMEOUT="10") as bot:
         until(asked(sandbox, "StartRun"))
-        _delivery.settle(_defaults.shared_client())
+        delivery.settle(defaults.shared_client())
         bot.end()
     assert sorted(finished(sandbox), key=str) == [(1, None), (5, None)]
 
@@ -57,7 +59,7 @@ def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCap
         until(lambda: [row.entries for row, _ in rows()] == [5])
         bot.send(signal.SIGKILL)
         until(lambda: [alive for _, alive in rows()] == [False])
-    _defaults.shared_client().finish_run(sandbox.runs()[0]["runId"])
+    defaults.shared_client().finish_run(sandbox.runs()[0]["runId"])
     with anymate_run("k") as again:
         again.add_entries(1)
         assert len(rows()) == 1
@@ -108,16 +110,17 @@ def test_require_start_and_a_question_that_gets_no_answer(sandbox: Sandbox, monk
 def test_exit_puts_back_what_was_given_up(sandbox: Sandbox) -> None:
     """A finish that was interrupted, and whose giving back was interrupted too, is owed when the program has exited."""
     text = """
-        from anymate_guard import AnymateClient, _journal
+        from anymate_guard import AnymateClient
+        from anymate_guard._journal.journal import Journal
         def interrupted(*args, **options):
             raise KeyboardInterrupt
-        put_back = _journal.Journal.put_back
-        _journal.Journal.put_back = AnymateClient.finish_run = interrupted
+        put_back = Journal.put_back
+        Journal.put_back = AnymateClient.finish_run = interrupted
         try:
             with anymate_run("k") as run:
                 run.add_entries(3)
         except KeyboardInterrupt:
-            _journal.Journal.put_back = put_back
+            Journal.put_back = put_back
         """
     assert run(text) == (0, "", "")
     assert [(row.state, row.entries, alive) for row, alive in rows()] == [("done", 3, False)]

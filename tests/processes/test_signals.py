@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from anymate_guard import _signals
+from anymate_guard._process import signals
 from anymate_guard.sandbox import Sandbox
 
 from .bots import FORK_IS_MEANT, TERMINATED, asked, finished, rows, run, running, until
@@ -137,8 +137,8 @@ def test_signal_in_a_callback_of_a_loop(sandbox: Sandbox) -> None:
 def test_signal_while_a_loop_s_guard_is_left(sandbox: Sandbox) -> None:
     """A signal that is still to be raised when an async guard is left is raised then, with nobody to remind of it."""
     text = """
-        from anymate_guard import _recorder
-        _recorder._EVERY = 60
+        from anymate_guard._lifecycle import recorder
+        recorder._EVERY = 60
 
         async def main(loop):
             async with anymate_run("k") as run:
@@ -159,8 +159,8 @@ def test_signal_while_a_loop_s_guard_is_left(sandbox: Sandbox) -> None:
 def test_signal_while_the_bot_forks(sandbox: Sandbox) -> None:
     """A signal that comes while the bot forks, where Python would drop its exit, ends the bot all the same."""
     text = """
-        from anymate_guard import _fork
-        _fork.around(lambda _: signal.raise_signal(signal.SIGTERM), lambda _: None, lambda _: None)
+        from anymate_guard._process import fork as hooks
+        hooks.around(lambda _: signal.raise_signal(signal.SIGTERM), lambda _: None, lambda _: None)
         with anymate_run("k") as run:
             run.add_entries(3)
             fork()
@@ -212,10 +212,10 @@ def test_signal_between_start_and_body(sandbox: Sandbox) -> None:
     """A program's own handler that exits after StartRun: the run is finished with zeros, as no work was done."""
     status, said, _ = run(
         """
-        from anymate_guard import _recorder, _registry
-        def opened(fresh, place, opened=_registry.opened):
+        from anymate_guard._lifecycle import recorder, sharing
+        def opened(fresh, place, opened=sharing.opened):
             signal.raise_signal(signal.SIGTERM)
-        _registry.opened = opened
+        sharing.opened = opened
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
         with anymate_run("k"):
             say("inside")
@@ -369,15 +369,15 @@ def test_second_signal_is_raised_again() -> None:
     """A second signal gets its default action back and comes once more, so that the process ends by it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
-        assert _signals.hold()
+        assert signals.hold()
         with pytest.raises(SystemExit):
-            _signals._unwind(signal.SIGTERM, None)
+            signals._unwind(signal.SIGTERM, None)
         with pytest.raises(SystemExit):
-            _signals._unwind(signal.SIGTERM, None)
+            signals._unwind(signal.SIGTERM, None)
         assert signal.SIGTERM in signal.sigpending()
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        _signals.release()
+        signals.release()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # forgets the one that waits
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -13,8 +13,9 @@ from pathlib import Path
 NURSERY = """
 import os, signal, socket, sys
 from concurrent.futures import ThreadPoolExecutor
-from anymate_guard import _recorder, _registry, anymate_run
-import anymate_guard._transport, structlog
+from anymate_guard import anymate_run
+from anymate_guard._lifecycle import recorder, sharing
+import anymate_guard._http.exchange, structlog
 
 class Bodies:
     def __init__(self):
@@ -34,7 +35,7 @@ class Bodies:
         error = ValueError("flawed") if failed == "failed" else None
         guard.__exit__(error and type(error), error, None)
     def note(self, slot):
-        _recorder._record(_registry.all_runs("open"))
+        recorder._record(sharing.all_runs("open"))
 
 def live(path):
     with socket.socket(socket.AF_UNIX) as line:

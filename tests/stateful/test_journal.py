@@ -21,8 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from anymate_guard import _journal
 from anymate_guard._deadline import Deadline
+from anymate_guard._journal.journal import Journal
 from anymate_guard.sandbox import Sandbox
 
 from .programs import Nursery, Program
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
                 last.do("leave", key, "succeeded")
             last.kill()
             runs = self.sandbox.runs()
-            journal = _journal.Journal.at(Path(os.environ["ANYMATE_STATE_DIR"]))
+            journal = Journal.at(Path(os.environ["ANYMATE_STATE_DIR"]))
             assert all(run["finished"] for run in runs)
             assert self.least <= sum(run["overwriteEntries"] or 0 for run in runs) <= self.most
             assert journal.rows(Deadline.after(10)) == []

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import attrs
 
-from anymate_guard._database import Connection, Database, Statement, begin, execute
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import importing, in_child
-from anymate_guard._owner import Owner
-from anymate_guard._rows import Account, Claims, Entered, Owed, Row, View, total
+from anymate_guard._journal.database import Connection, Database, Statement, begin, execute
+from anymate_guard._journal.owners import Owner
+from anymate_guard._journal.rules import Account, Claims, Entered, Owed, Row, View, total
+from anymate_guard._process.fork import importing, in_child
 
 T = TypeVar("T")
 

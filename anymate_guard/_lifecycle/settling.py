@@ -7,11 +7,11 @@ from typing import Literal, TypeVar
 
 import attrs
 
-from anymate_guard._client import AnymateClient
+from anymate_guard._api.client import AnymateClient
 from anymate_guard._deadline import Deadline
-from anymate_guard._journal import Journal
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rules import Claims, Owed, Row
 from anymate_guard._log import emit
-from anymate_guard._rows import Claims, Owed, Row
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 T = TypeVar("T")

@@ -10,16 +10,16 @@ from datetime import timezone
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from anymate_guard._answers import Reply, read
+from anymate_guard._api.answers import Reply, read
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import importing
-from anymate_guard._http import Request
+from anymate_guard._http.messages import Request
 from anymate_guard._log import emit
+from anymate_guard._process.fork import importing
 from anymate_guard._secrecy import Mask
 from anymate_guard.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from anymate_guard._transport import Transport
+    from anymate_guard._http.exchange import Transport
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 8.0
 
@@ -97,7 +97,7 @@ class Caller:
         with self._opening:
             if self._transport is None:
                 with importing():
-                    from anymate_guard._transport import Transport  # requests takes 100 ms to import
+                    from anymate_guard._http.exchange import Transport  # requests takes 100 ms to import
 
                 self._transport = Transport(self._timeout)
             return self._transport

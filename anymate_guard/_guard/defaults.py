@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from anymate_guard._fork import importing, in_child
+from anymate_guard._process.fork import importing, in_child
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from anymate_guard._client import AnymateClient
+    from anymate_guard._api.client import AnymateClient
 
 _lock = threading.Lock()
 _client: AnymateClient | None = None
@@ -26,7 +26,7 @@ def shared_client() -> AnymateClient:
     with _lock:
         if _client is None:
             with importing():
-                from anymate_guard._client import AnymateClient
+                from anymate_guard._api.client import AnymateClient
 
             _client = AnymateClient(Settings.from_env())
         return _client

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anymate_guard._fork import in_child
+from anymate_guard._process.fork import in_child
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor

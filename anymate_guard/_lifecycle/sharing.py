@@ -9,12 +9,12 @@ from typing import Literal
 
 import attrs
 
-from anymate_guard._client import AnymateClient
+from anymate_guard._api.client import AnymateClient
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import in_child
-from anymate_guard._journal import Journal
-from anymate_guard._options import Options
-from anymate_guard._rows import Claims, Row
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rules import Claims, Row
+from anymate_guard._lifecycle.options import Options
+from anymate_guard._process.fork import in_child
 from anymate_guard._run import Outcome, Run, set_run_id
 from anymate_guard.errors import UnreachableError
 

@@ -12,16 +12,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from anymate_guard import _log, _signals
-from anymate_guard._defaults import default_process_key, shared_client
-from anymate_guard._fork import importing, in_child
-from anymate_guard._options import Options
+from anymate_guard import _log
+from anymate_guard._guard.defaults import default_process_key, shared_client
+from anymate_guard._guard.threads import ended, in_thread, see_to
+from anymate_guard._lifecycle.options import Options
+from anymate_guard._process import signals
+from anymate_guard._process.fork import importing, in_child
 from anymate_guard._run import Outcome, Run, Scope
 from anymate_guard._settings import check_process_key
-from anymate_guard._threads import ended, in_thread, see_to
 
 if TYPE_CHECKING:
-    from anymate_guard._client import AnymateClient
+    from anymate_guard._api.client import AnymateClient
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -202,7 +203,7 @@ class _Use:
         self._client = client or shared_client()
         self._process_key = process_key or default_process_key(client)
         with importing():
-            from anymate_guard._delivery import Stay  # with the client and the journal, 40 ms
+            from anymate_guard._lifecycle.delivery import Stay  # with the client and the journal, 40 ms
 
         self._stay = Stay(self._client, self._process_key, options)
         self._process = os.getpid()
@@ -222,7 +223,7 @@ class _Use:
 
     def exit(self, error: BaseException | None) -> None:
         try:
-            with _signals.deferred() if self._holds_signals else contextlib.nullcontext():
+            with signals.deferred() if self._holds_signals else contextlib.nullcontext():
                 self._leave(error)
         finally:
             self._close()
@@ -265,7 +266,7 @@ class _Use:
                 raise cancelled
             leaving.result()
             if self._holds_signals:
-                _signals.raise_pending()
+                signals.raise_pending()
         finally:
             self._close()
 
@@ -277,7 +278,7 @@ class _Use:
     def _outcome(self, error: BaseException | None) -> Outcome:
         if error is None:
             return "succeeded"
-        if _signals.raised(error) or isinstance(error, (KeyboardInterrupt, GeneratorExit, *_cancellations())):
+        if signals.raised(error) or isinstance(error, (KeyboardInterrupt, GeneratorExit, *_cancellations())):
             return "interrupted"
         if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
             return "succeeded"
@@ -293,12 +294,12 @@ class _Use:
         self._release_signals()
 
     def _hold_signals(self) -> None:
-        self._holds_signals = self._client.settings.handle_signals and _signals.hold()
+        self._holds_signals = self._client.settings.handle_signals and signals.hold()
 
     def _release_signals(self) -> None:
         if self._holds_signals and os.getpid() == self._process:
             self._holds_signals = False
-            _signals.release()
+            signals.release()
 
 
 def _message(error: BaseException | None) -> str:
@@ -317,7 +318,7 @@ def _cancellations() -> tuple[type[BaseException], ...]:
 
 
 def _check_client(client: object) -> None:
-    from anymate_guard._client import AnymateClient
+    from anymate_guard._api.client import AnymateClient
 
     if not isinstance(client, AnymateClient):
         raise TypeError(f"client must be an AnymateClient, got {client!r}")

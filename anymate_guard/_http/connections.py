@@ -20,9 +20,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 
-from anymate_guard import _wire
-from anymate_guard._http import Request
-from anymate_guard._wire import exchange
+from anymate_guard._http import wire
+from anymate_guard._http.messages import Request
+from anymate_guard._http.wire import exchange
 
 _ONCE = urllib3.Retry(False)
 
@@ -130,7 +130,7 @@ def _share_context(pool: Any) -> None:
 
 
 class _Http(HTTPConnection):
-    response_class = _wire.Response
+    response_class = wire.Response
 
     def _new_conn(self) -> socket.socket:
         """Connect to one of the host's addresses; each gets its share of the time that is left."""

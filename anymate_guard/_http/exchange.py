@@ -6,12 +6,12 @@ import contextlib
 import sys
 from typing import Any
 
-from anymate_guard import _wire
-from anymate_guard._connections import Connections, Route
 from anymate_guard._deadline import Deadline
-from anymate_guard._http import Answer, Request
+from anymate_guard._http import wire
+from anymate_guard._http.connections import Connections, Route
+from anymate_guard._http.messages import Answer, Request
+from anymate_guard._http.wire import MOST_BYTES, exchange
 from anymate_guard._secrecy import unseen
-from anymate_guard._wire import MOST_BYTES, exchange
 
 
 class Transport:
@@ -54,7 +54,7 @@ def _exchange_on_kept(route: Route, connection: Any, request: Request) -> Answer
         exchange.sent = True
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it hung up
             connection.sock.sendall(route.bytes_of(request))
-        answer = _wire.read(connection, request.method)
+        answer = wire.read(connection, request.method)
     except BaseException:
         connection.close()
         raise
@@ -76,7 +76,7 @@ def _exchange_on_new(route: Route, request: Request) -> Answer:
         if not whole:
             response.close()
     if not whole:
-        return _wire.too_large(response.status)
+        return wire.too_large(response.status)
     response.release_conn()
     headers = response.headers
     return Answer(response.status, body, headers.get("Retry-After"), headers.get("Location"))

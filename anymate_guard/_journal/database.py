@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import Taken, around
+from anymate_guard._journal.owners import Owner
+from anymate_guard._journal.rules import Damaged
 from anymate_guard._log import emit
-from anymate_guard._owner import Owner
-from anymate_guard._rows import Damaged
+from anymate_guard._process.fork import Taken, around
 
 T = TypeVar("T")
 Statement = tuple[str, tuple[object, ...]]

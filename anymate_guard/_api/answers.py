@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from anymate_guard._http import Answer
+from anymate_guard._http.messages import Answer
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 

@@ -11,15 +11,16 @@ import time
 
 import attrs
 
-from anymate_guard import _journal, _recorder, _registry
-from anymate_guard._client import AnymateClient
+from anymate_guard._api.client import AnymateClient
 from anymate_guard._deadline import Deadline
+from anymate_guard._journal import journal
+from anymate_guard._journal.rules import Entered, Owed, Row, total
+from anymate_guard._lifecycle import recorder, sharing
+from anymate_guard._lifecycle.options import Options
+from anymate_guard._lifecycle.settling import Line, deliver, deliver_all, settle
+from anymate_guard._lifecycle.sharing import Place, Shared
 from anymate_guard._log import emit
-from anymate_guard._options import Options
-from anymate_guard._registry import Place, Shared
-from anymate_guard._rows import Entered, Owed, Row, total
 from anymate_guard._run import Outcome, Run, close, set_run_id
-from anymate_guard._settling import Line, deliver, deliver_all, settle
 from anymate_guard.errors import AnymateGuardError, ApiError, NotOkToRun, UnreachableError
 
 __all__ = ["Stay", "finish_all", "settle"]
@@ -63,13 +64,13 @@ class Stay:
         fresh = Shared(self._client, Run(self._process_key, options.run_id), row)
         with fresh.transit:
             try:
-                shared = _registry.join(fresh, self._place, options, line.deadline)
+                shared = sharing.join(fresh, self._place, options, line.deadline)
                 if shared is not fresh:
                     emit("info", "anymate.run_joined", process_key=self._process_key, run_id=shared.run.run_id)
                     return shared.run
                 if not settings.disabled:
                     _start(fresh, options, line)
-                _registry.opened(fresh, self._place)
+                sharing.opened(fresh, self._place)
             except BaseException as error:
                 if self._place.shared is None:
                     _abandon(fresh, options, error, line)
@@ -91,12 +92,12 @@ class Stay:
         Raises:
             AnymateGuardError: The body succeeded, the finish could not be delivered, and the options require it.
         """
-        shared, last = _registry.depart(self._place, outcome, self._options, failure)
+        shared, last = sharing.depart(self._place, outcome, self._options, failure)
         if shared is None:
             return
         if last:
             with shared.transit:
-                if _registry.take_over(shared):
+                if sharing.take_over(shared):
                     trouble = _finish(shared)
                     if trouble is not None and outcome == "succeeded" and self._options.require_finish:
                         raise trouble
@@ -112,7 +113,7 @@ class Stay:
 def _start(shared: Shared, options: Options, line: Line) -> None:
     """Settle what is owed, then start the run, or leave that to the end."""
     row, journal = shared.row, shared.journal
-    _recorder.begin()
+    recorder.begin()
     entered = _enter_journal(shared, line)
     if options.check_ok_to_run:
         _check_ok_to_run(line, row.process_key, options)
@@ -185,14 +186,14 @@ def _start_run(shared: Shared, entered: Entered, line: Line) -> UnreachableError
 
 def _abandon(shared: Shared, options: Options, error: BaseException, line: Line) -> None:
     """Take back a run whose body will not begin: finished with zeros, as no work was done, if it was started here."""
-    if shared not in _registry.all_runs("entering"):
+    if shared not in sharing.all_runs("entering"):
         return
     shared.outcome, shared.zeros = "interrupted", True
     if options.run_id is None and shared.row.run_id is not None:
         shared.state = "leaving"
         _finish(shared)
         return
-    _recorder.put_back(shared, line.deadline)
+    recorder.put_back(shared, line.deadline)
     if isinstance(error, (ApiError, NotOkToRun)):  # others may have left their finish to us
         _settle_others(shared, line)
 
@@ -213,9 +214,9 @@ def _finish(shared: Shared, deadline: Deadline | None = None) -> AnymateGuardErr
             if shared.failure is not None and not isinstance(trouble, UnreachableError):
                 _report_failure(shared, shared.failure, line)
     except BaseException:  # a second Ctrl-C, say: nobody may take the finish for being under way any longer
-        _recorder.put_back(shared, line.deadline)
+        recorder.put_back(shared, line.deadline)
         raise
-    _registry.remove(shared)
+    sharing.remove(shared)
     return trouble
 
 
@@ -265,17 +266,17 @@ def _report_failure(shared: Shared, message: str, line: Line) -> None:
 
 def finish_all() -> None:
     """At the interpreter's exit: finish what is open still, in a daemon thread say, and what is being finished."""
-    left = _registry.all_runs("open", "leaving", "over")
+    left = sharing.all_runs("open", "leaving", "over")
     deadline = Deadline.after(max((shared.client.settings.deadline for shared in left), default=0))
     for shared in left:
         with shared.transit:  # whoever is finishing it gets to the end
-            if _registry.take_over(shared, by_force=True):
-                shared.outcome = max(shared.outcome, "interrupted", key=_registry.SEVERITY.index)
+            if sharing.take_over(shared, by_force=True):
+                shared.outcome = max(shared.outcome, "interrupted", key=sharing.SEVERITY.index)
                 shared.zeros = shared.zeros and shared.row.zeros
                 _finish(shared, deadline)
-            elif shared in _registry.all_runs("leaving", "over"):
-                _recorder.put_back(shared, deadline)
-    _journal.close_all()
+            elif shared in sharing.all_runs("leaving", "over"):
+                recorder.put_back(shared, deadline)
+    journal.close_all()
 
 
 atexit.register(finish_all)

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._http import Answer
+from anymate_guard._http.messages import Answer
 
 MOST_BYTES = 1 << 20
 _CHUNK = 16_384

@@ -11,11 +11,12 @@ import threading
 import time
 from collections import defaultdict
 
-from anymate_guard import _registry, _signals
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import Taken, around
-from anymate_guard._journal import Journal, all_journals
-from anymate_guard._registry import Recorded, Shared
+from anymate_guard._journal.journal import Journal, all_journals
+from anymate_guard._lifecycle import sharing
+from anymate_guard._lifecycle.sharing import Recorded, Shared
+from anymate_guard._process import signals
+from anymate_guard._process.fork import Taken, around
 from anymate_guard._run import close, totals
 
 _EVERY = 0.4  # seconds
@@ -50,11 +51,11 @@ class _Thread(threading.Thread):
             runs = _runs_to_look_at(self)
             if not runs and _thread is not self:
                 return
-            _signals.remind()
+            signals.remind()
             _record([shared for shared in runs if shared.state == "open"])
             # Seen twice: between counting out and finishing there is a moment, too.
             _put_back_what_was_given_up([shared for shared in suspects if shared in runs])
-            suspects = [shared for shared in runs if _registry.given_up(shared)]
+            suspects = [shared for shared in runs if sharing.given_up(shared)]
 
 
 def begin() -> None:
@@ -78,23 +79,23 @@ def put_back(shared: Shared, deadline: Deadline) -> None:
         if shared.state == "entering":
             shared.journal.forget([row], deadline)
     shared.state = "over"
-    _registry.remove(shared)
+    sharing.remove(shared)
 
 
 def _runs_to_look_at(thread: _Thread) -> list[Shared]:
     """The runs that there are; without any, and with nothing to be written, the thread is not the recorder any more."""
     global _thread, _due
     with _lock:
-        runs = _registry.all_runs("entering", "open", "leaving", "over")
+        runs = sharing.all_runs("entering", "open", "leaving", "over")
         if not runs and not any(journal.behind for journal in all_journals()) and _thread is thread:
             _thread = _due = None
         return runs
 
 
 def _put_back_what_was_given_up(suspects: list[Shared]) -> None:
-    for shared in filter(_registry.given_up, suspects):
+    for shared in filter(sharing.given_up, suspects):
         with shared.transit:
-            _registry.take_over(shared)
+            sharing.take_over(shared)
             put_back(shared, Deadline.after(1))
 
 

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import attrs
 
-from anymate_guard._answers import Reply
-from anymate_guard._calls import Caller
+from anymate_guard._api.answers import Reply
+from anymate_guard._api.calls import Caller
 from anymate_guard._deadline import Deadline
-from anymate_guard._http import Request
+from anymate_guard._http.messages import Request
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError

@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 import attrs
 
-from anymate_guard._answers import Reply
-from anymate_guard._calls import Caller
+from anymate_guard._api.answers import Reply
+from anymate_guard._api.calls import Caller
+from anymate_guard._api.token import Token, Tokens
 from anymate_guard._deadline import Deadline
-from anymate_guard._fork import in_child
-from anymate_guard._http import Request
+from anymate_guard._http.messages import Request
+from anymate_guard._process.fork import in_child
 from anymate_guard._run import Kpis
 from anymate_guard._settings import Settings, check_process_key
-from anymate_guard._token import Token, Tokens
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run is not open (200: succeeded is false)

@@ -1,0 +1,1 @@
+"""A run around a block or a function."""

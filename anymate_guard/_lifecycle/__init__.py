@@ -1,0 +1,1 @@
+"""The life of a run, from entering to leaving and settling."""
