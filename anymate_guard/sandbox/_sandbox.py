@@ -8,12 +8,12 @@ from datetime import date
 from types import TracebackType
 from typing import Any
 
+from anymate_guard.sandbox._api.control import Control
 from anymate_guard.sandbox._app import App
-from anymate_guard.sandbox._control import Control
 from anymate_guard.sandbox._server import HOST, Server
-from anymate_guard.sandbox._tokens import CREDENTIALS
+from anymate_guard.sandbox._state.tokens import CREDENTIALS
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
-from anymate_guard.sandbox._world import World
 
 NO_ANSWER = object()
 

@@ -19,8 +19,8 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 from werkzeug.wsgi import get_input_stream
 
-from anymate_guard.sandbox._api import CONNECTION
-from anymate_guard.sandbox._faults import Dropped
+from anymate_guard.sandbox._api.calls import CONNECTION
+from anymate_guard.sandbox._state.faults import Dropped
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

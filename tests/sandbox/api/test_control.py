@@ -10,7 +10,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import Bot
+from ..support import Bot
 
 
 @pytest.mark.parametrize("name", ["runs", "failures", "requests", "processes", "faults"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from anymate_guard.sandbox._faults import Alarm, Faults
-from anymate_guard.sandbox._state import State
-from anymate_guard.sandbox._tokens import Tokens
-from anymate_guard.sandbox._traffic import Traffic
+from anymate_guard.sandbox._state.faults import Alarm, Faults
+from anymate_guard.sandbox._state.state import State
+from anymate_guard.sandbox._state.tokens import Tokens
+from anymate_guard.sandbox._state.traffic import Traffic
 
 
 class World:

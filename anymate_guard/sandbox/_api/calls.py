@@ -13,12 +13,12 @@ from werkzeug.wrappers import Request, Response
 
 from anymate_guard.sandbox import _values as values
 from anymate_guard.sandbox._http import answered, json_response
-from anymate_guard.sandbox._kpi import Overrides
-from anymate_guard.sandbox._tokens import LoginError
-from anymate_guard.sandbox._traffic import shown_body, shown_login
+from anymate_guard.sandbox._state.kpi import Overrides
+from anymate_guard.sandbox._state.tokens import LoginError
+from anymate_guard.sandbox._state.traffic import shown_body, shown_login
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._values import Refused
 from anymate_guard.sandbox._views import RequestView
-from anymate_guard.sandbox._world import World
 
 CONNECTION = "anymate_guard.sandbox.connection"
 TOKEN = "token"  # noqa: S105  # the name of a call

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from anymate_guard.sandbox._kpi import Overrides
-from anymate_guard.sandbox._model import Process, Run, Settings, Task
+from anymate_guard.sandbox._state.kpi import Overrides
+from anymate_guard.sandbox._state.model import Process, Run, Settings, Task
 from anymate_guard.sandbox._values import iso
 from anymate_guard.sandbox._views import FailureView, OkToRunView, ProcessView, RunView
 

@@ -6,7 +6,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import Bot, Clock
+from ..support import Bot, Clock
 
 
 @pytest.mark.parametrize("route", ["StartRun", "StartOrGetRun"])

@@ -11,14 +11,14 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
 from anymate_guard.sandbox import _values as values
-from anymate_guard.sandbox._api import OPERATIONS, process_key
-from anymate_guard.sandbox._faults import read_fault
+from anymate_guard.sandbox._api.calls import OPERATIONS, process_key
 from anymate_guard.sandbox._http import answered, json_response
-from anymate_guard.sandbox._kpi import Defaults
-from anymate_guard.sandbox._model import Settings
+from anymate_guard.sandbox._state.faults import read_fault
+from anymate_guard.sandbox._state.kpi import Defaults
+from anymate_guard.sandbox._state.model import Settings
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._values import Refused
 from anymate_guard.sandbox._views import ProcessView
-from anymate_guard.sandbox._world import World
 
 Action = Callable[[bytes], object]
 SIMPLE = "secondsSaved"
