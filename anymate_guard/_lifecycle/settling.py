@@ -7,7 +7,7 @@ from typing import Literal, TypeVar
 
 import attrs
 
-from anymate_guard._api.client import AnymateClient
+from anymate_guard._api.client import AnymateClient, means_not_open
 from anymate_guard._deadline import Deadline
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rules import Claims, Owed, Row
@@ -158,9 +158,11 @@ def _name(journal: Journal, owed: Owed, run_id: int, claims: Claims, deadline: D
 
 
 def _finish(line: Line, run_id: int, owed: Owed, until: Deadline) -> None:
-    line.call(
-        lambda deadline: line.client.finish_run(run_id, owed.kpis, sent_before=owed.sent, deadline=deadline), until
-    )
+    try:
+        line.call(lambda deadline: line.client.finish_run(run_id, owed.kpis, deadline=deadline), until)
+    except ApiError as error:
+        if not (owed.sent and means_not_open(error)):  # what was sent before may have finished it
+            raise
 
 
 def _put_off(
