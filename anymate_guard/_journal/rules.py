@@ -329,6 +329,7 @@ def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
     row = view.put(row, owner=view.me, began=view.now, recorded=view.now)
+    tried.add(row.id)
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
@@ -364,8 +365,9 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     """
     if view.look:
         _find_dead(view)
-    # During an outage only what has to come before the own StartRun is worth the one try.
-    others = [] if view.outage else view.table.abandoned(row.address, row.username, BATCH)
+    # On entering during an outage, only what has to come before the own StartRun is worth the one try.
+    spared = view.outage and standing != "outside"
+    others = [] if spared else view.table.abandoned(row.address, row.username, BATCH)
     found = _owed(view, row, standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
@@ -387,13 +389,18 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)
 
 
-def name(view: View, finish: Finish, run_id: int, claims: Claims) -> tuple[Finish, ...]:
-    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it."""
+def name(view: View, finish: Finish, run_id: int, claims: Claims, tried: Claims) -> tuple[Finish, ...]:
+    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it.
+
+    What the same guard sends later, its own StartRun and other finishes that it claimed, is not in the run yet.
+    """
     rows = [row.but(run_id=run_id) for row in view.ours(finish)]
     if not rows:
         return ()
     others = [other for other in view.of_process(rows[0]) if other.id not in {row.id for row in rows}]
-    if any(_in_run(view, other, run_id) for other in others):
+    later = {other.id for other in others if other.run_id is None and other.id in claims}
+    later |= {other.id for other in others if other.state == "starting" and other.id in tried}
+    if any(_in_run(view, other, run_id) for other in others if other.id not in later):
         give_back(view, rows)
         return ()
     return _of_run(view, rows, others, claims)

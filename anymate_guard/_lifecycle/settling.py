@@ -104,7 +104,7 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
     try:
         if finish.run_id is None:
             run_id = yield from way.call("start_run", finish.process_key, until=until)
-            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims), durable=True)
+            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims, way.tried), durable=True)
             return (yield from deliver(way, named, until)) if named else Delivery(finish, "left")
         if not finish.rows[0].finish:
             begun = yield from way.apply(lambda view: begin(view, finish))
