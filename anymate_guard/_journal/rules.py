@@ -368,10 +368,11 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     # On entering during an outage, only what has to come before the own StartRun is worth the one try.
     spared = view.outage and standing != "outside"
     others = [] if spared else view.table.abandoned(row.address, row.username, BATCH)
-    found = _owed(view, row, standing)
+    found = _owed(view, row, view.of_process(row), standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
-            found += _owed(view, next(other for other in others if other.process == process), "outside")
+            one = next(other for other in others if other.process == process)
+            found += _owed(view, one, [*view.of_process(one), view.puts.get(one.id, one)], "outside")
     fresh = [finish for finish in found if tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
     tried.update(other.id for finish in fresh for other in finish.rows)
     return tuple(_take(view, finish.rows, claims) for finish in fresh)
@@ -480,9 +481,8 @@ def _find_dead(view: View) -> None:
                     view.put(view.puts.get(row.id, row), owner=0)
 
 
-def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
-    """The finishes that are owed to the account of a row, for its process, and may be sent now."""
-    rows = [*view.of_process(of), view.puts.get(of.id, of)] if standing == "outside" else view.of_process(of)
+def _owed(view: View, of: Row, rows: Sequence[Row], standing: Standing) -> list[Finish]:
+    """The finishes that are owed to the account of a row, among the rows of its process, and may be sent now."""
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []
