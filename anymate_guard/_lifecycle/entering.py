@@ -82,6 +82,7 @@ def _start(shared: Shared, options: Options, way: Way) -> Life[None]:
             if options.require_start:
                 raise trouble
             yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))
+    entry.row = entry.row.but(state="open")  # also where the journal can't be told now
     was_reachable = shared.run_id is not None and options.run_id is None
     if (
         yield from _or(way.apply(lambda view: opened(view, entry.row, reachable=was_reachable)), otherwise=False)
