@@ -122,6 +122,6 @@ class _Journal:
             "state": "open" if state == "open" else "owed",
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
-            "age": max(0.0, time.time() - row.at),
+            "age": max(0.0, time.time() - row.began),
             "reason": f"for {row.address}" if elsewhere else "",
         }
