@@ -58,8 +58,11 @@ def _named(guarded: Any, function: F) -> F:
 def _check(function: Callable[..., Any]) -> None:
     if inspect.isclass(function):
         raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
-    code = getattr(function, "__code__", None)
-    if not (inspect.isroutine(function) or isinstance(function, functools.partial) or code):
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    code = getattr(inner, "__code__", None)
+    if not (inspect.isroutine(inner) or code):
         raise TypeError(
             f"{function!r} is no function: put @anymate_run nearest the function, below the decorator that made "
             f"this {type(function).__name__} of it"
