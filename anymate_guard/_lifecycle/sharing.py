@@ -81,6 +81,8 @@ class Shared:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
         row = self.entry.row
+        if not row.finish:
+            self.unsent.add(row.id)
         finish = 0 if row.id in self.unsent else row.finish
         self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
