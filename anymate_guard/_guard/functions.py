@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -59,12 +58,14 @@ def _check(function: Callable[..., Any]) -> None:
     if inspect.isclass(function):
         raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
     code = getattr(function, "__code__", None)
-    if not (inspect.isroutine(function) or isinstance(function, functools.partial) or code):
+    maker = getattr(function, "__globals__", {}).get("__name__")  # the module of a wrapper, whatever it calls itself
+    is_function = inspect.isroutine(function) or isinstance(function, functools.partial) or code
+    if not is_function or maker == "robocorp.tasks":  # which calls the function that it saw, not what it gave back
         raise TypeError(
-            f"{function!r} is no function: put @anymate_run nearest the function, below the decorator that made "
-            f"this {type(function).__name__} of it"
+            f"{function!r} is not the function itself: put @anymate_run nearest the function, below the decorator that "
+            f"made this {type(function).__name__} of it"
         )
-    of_contextlib = getattr(code, "co_filename", None) == contextlib.__file__
+    of_contextlib = maker == "contextlib"
     if of_contextlib or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         kind = "makes a context manager" if of_contextlib else "is a generator function"
         raise TypeError(
