@@ -323,7 +323,8 @@ in_child(_after_fork)
 def current_run() -> Run:
     """The run, or the attempt, of this thread or task.
 
-    A new thread has none, unless it was started in a copy of the context (`contextvars.copy_context().run`).
+    A new thread has none, unless it was started in a copy of the context (`contextvars.copy_context().run`), or
+    Python's `thread_inherit_context` is on, as it is in free-threaded builds: then it has that of who started it.
 
     Raises:
         NoCurrentRun: Outside a guard.
