@@ -65,8 +65,8 @@ def _check(function: Callable[..., Any]) -> None:
     maker = getattr(inner, "__globals__", {}).get("__name__")
     if not (inspect.isroutine(inner) or hasattr(inner, "__code__")) or maker in _MAKERS_OF_TASKS:
         raise TypeError(
-            f"{function!r} is no function of yours, but what a decorator made of it ({type(inner).__name__}): put "
-            "@anymate_run nearest the function, below that decorator"
+            f"{function!r} is not the function itself: put @anymate_run nearest the function, below the decorator that "
+            f"made this {type(inner).__name__} of it"
         )
     if maker == "contextlib" or inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         kind = "makes a context manager" if maker == "contextlib" else "is a generator function"
