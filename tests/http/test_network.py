@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,42 +12,9 @@ import trustme
 from anymate_guard import AnymateClient, ConfigurationError, UnreachableError
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
-from tests.support import faults
 from tests.support.clients import client_of, ends_within
 from tests.support.forward import ForwardProxy, certified
 from tests.support.proxy import Exchange, FaultProxy
-
-
-@pytest.fixture(name="authority", scope="session")
-def _authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(name="bundle")
-def _bundle(authority: trustme.CA, tmp_path: Path) -> Path:
-    bundle = tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(bundle)
-    return bundle
-
-
-@pytest.fixture(name="secure")
-def _secure(sandbox: Sandbox, authority: trustme.CA) -> Iterator[FaultProxy]:
-    """The sandbox behind TLS."""
-    with FaultProxy(sandbox.url, tls=certified(authority, "127.0.0.1")) as proxy:
-        yield proxy
-
-
-@pytest.fixture(name="forward")
-def _forward() -> Iterator[ForwardProxy]:
-    with ForwardProxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 def run(client: AnymateClient) -> int:
@@ -89,11 +54,12 @@ def test_no_authorities(sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, mo
 
 
 def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:
-    """A certificate of nobody we know is refused, before anything is sent, and the error says why."""
-    with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
-        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+    """A certificate of nobody we know is refused at once, before anything is sent, and the error says why."""
+    with client_of(sandbox, secure.url) as client, ends_within(4), pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
     assert "certificate verify failed" in caught.value.reason
     assert secure.calls == []
+    assert secure.connections == 1
 
 
 def test_certificate_of_another_host(
@@ -140,25 +106,60 @@ def test_https_by_a_proxy(
 
 
 def test_https_by_a_secure_proxy(
-    sandbox: Sandbox, secure: FaultProxy, authority: trustme.CA, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
+    secure: FaultProxy,
+    secure_forward: ForwardProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A proxy that is reached over TLS itself gives a tunnel, too, within which the deadline holds."""
+    """A proxy that is reached over TLS gives a tunnel, too, and is told its credentials."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("https_proxy", f"https://clerk:sesame@{secure_forward.address}")
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert secure_forward.requests == [(f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1", "Basic Y2xlcms6c2VzYW1l")]
 
-    def tunnel(exchange: Exchange) -> None:
-        with socket.create_connection(("127.0.0.1", secure.port)) as upstream:
-            exchange.send(b"HTTP/1.1 200 OK\r\n\r\n")
-            exchange.join(upstream)
 
-    with FaultProxy(sandbox.url, tls=certified(authority, "127.0.0.1")) as middle:
-        middle.break_next("CONNECT", tunnel, times=9)
-        monkeypatch.setenv("https_proxy", middle.url)
-        client = client_of(sandbox, secure.url, timeout=0.3, deadline=1)
-        assert run(client) > 0
-        assert middle.calls == ["CONNECT"]
-        secure.break_next("StartRun", faults.dripped_body, times=9)
-        with ends_within(1), pytest.raises(UnreachableError):
+def test_http_by_a_secure_proxy(
+    sandbox: Sandbox,
+    proxy: FaultProxy,
+    secure_forward: ForwardProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy that is reached over TLS passes on each request for an http address, and is told its credentials."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("http_proxy", f"https://clerk:sesame@{secure_forward.address}")
+    seen: list[tuple[str, str]] = []
+
+    def see(exchange: Exchange) -> None:
+        seen.append((exchange.header("Host"), exchange.header("Proxy-Authorization")))
+        exchange.answer(*exchange.forward())
+
+    for operation in ("token", "StartRun", "FinishRun"):
+        proxy.break_next(operation, see)
+    assert run(client_of(sandbox, proxy.url, timeout=5)) > 0
+    assert seen == [(f"127.0.0.1:{proxy.port}", "Basic Y2xlcms6c2VzYW1l")] * 3
+    assert secure_forward.connections == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_is_not_trusted(
+    sandbox: Sandbox,
+    proxy: FaultProxy,
+    secure: FaultProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    """A proxy whose certificate is not trusted is told nothing, whatever the address behind it."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with ForwardProxy(tls=certified(trustme.CA(), "127.0.0.1")) as stranger:
+        monkeypatch.setenv(f"{scheme}_proxy", f"https://{stranger.address}")
+        url = {"http": proxy.url, "https": secure.url}[scheme]
+        with client_of(sandbox, url) as client, pytest.raises(UnreachableError, match="certificate verify failed"):
             client.start_run("invoice-intake")
+        assert stranger.requests == []
+        assert stranger.connections == 1
 
 
 def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

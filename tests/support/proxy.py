@@ -129,6 +129,7 @@ class FaultProxy:
         upstream: The sandbox's address.
         tls: Serve TLS with this context.
         drip: Seconds between two bytes of a dripped answer.
+        idle: Seconds after which a connection is closed on which nothing comes.
 
     Attributes:
         connections: How many were accepted.
@@ -136,9 +137,12 @@ class FaultProxy:
         calls: Operations in the order they came.
     """
 
-    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1) -> None:
+    def __init__(
+        self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1, idle: float | None = None
+    ) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.drip = drip
+        self._idle = idle
         self.connections = 0
         self.tokens: list[str] = []
         self.calls: list[str] = []
@@ -232,6 +236,7 @@ class FaultProxy:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             while True:
+                sock.settimeout(self._idle)
                 self._exchange(Exchange(self, sock, *read_request(sock)))
         except (Gone, OSError):
             pass
