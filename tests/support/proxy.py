@@ -51,6 +51,7 @@ class Exchange:
         """Let the sandbox do it, and give its answer: status and body."""
         self._proxy.check_if_up()
         upstream = http.client.HTTPConnection(self._proxy.upstream, timeout=30)
+        upstream.set_debuglevel(0)  # whatever a test sets for all
         try:
             names = ("Authorization", "Content-Type", "User-Agent")
             upstream.request(
