@@ -48,8 +48,9 @@ def _way(
     if request.param != "direct":
         monkeypatch.setenv("https_proxy", f"{request.param.split()[0]}://{way.lines[1].address}")
     with ExitStack() as stack:
-        for each in (way.client, *way.lines):
-            stack.enter_context(each)
+        stack.enter_context(way.client)
+        for line in way.lines:
+            stack.enter_context(line)
         yield way
 
 
