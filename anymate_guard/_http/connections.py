@@ -161,7 +161,7 @@ def _checked(target: Url, proxy: Url) -> Url:
 
 def _reached(end: Url, patience: Patience) -> DeadlineSocket:
     """Connect to one of a host's addresses; each gets its share of the time that is left."""
-    addresses = socket.getaddrinfo((end.host or "").strip("[]"), _port(end), type=socket.SOCK_STREAM)
+    addresses = socket.getaddrinfo((end.host or "").strip("[]"), _port(end), 0, socket.SOCK_STREAM)
     failure = OSError(f"{end.host} has no address")
     for tried, (*_, address) in enumerate(addresses):
         share = patience.seconds(waits=len(addresses) - tried)
