@@ -223,6 +223,19 @@ def test_server_that_closes_idle_connections(sandbox: Sandbox) -> None:
         assert proxy.connections == 3
 
 
+def test_idle_connection_that_was_reset(client: AnymateClient, proxy: FaultProxy) -> None:
+    """A kept connection that the server has reset meanwhile is replaced without a failed try."""
+
+    def answer_and_reset(exchange: Exchange) -> None:
+        exchange.answer(*exchange.forward())
+        exchange.reset()
+
+    proxy.break_next("StartRun", answer_and_reset)
+    client.start_run("invoice-intake")
+    until(lambda: not proxy.still_open)
+    client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+
+
 def test_idle_for_a_minute(client: AnymateClient, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that was idle for more than a minute is not used again: it may lead nowhere."""
     now = time.monotonic()

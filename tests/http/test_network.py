@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-import requests.adapters
 import trustme
 
 from anymate_guard import AnymateClient, ConfigurationError, UnreachableError
@@ -37,10 +37,7 @@ def test_own_authority(
 
 def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(bundle))
-    if hasattr(requests.adapters, "_preloaded_ssl_context"):  # requests 2.32 reads them when it is imported
-        context = ssl.create_default_context(cafile=str(bundle))
-        monkeypatch.setattr("requests.adapters._preloaded_ssl_context", context)
+    monkeypatch.setattr("requests.certs.where", lambda: str(bundle))
     assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 
@@ -49,8 +46,37 @@ def test_no_authorities(sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, mo
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
         client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
-    assert "TLS CA certificate bundle" in caught.value.reason
+    assert "REQUESTS_CA_BUNDLE" in caught.value.reason
     assert "gone.pem" in caught.value.reason
+
+
+@pytest.mark.parametrize("content", ["", "no certificate"])
+def test_what_is_no_authority(
+    sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """A file of authorities that holds none is named by the error, at once."""
+    (tmp_path / "broken.pem").write_text(content)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "broken.pem"))
+    with (
+        client_of(sandbox, secure.url) as client,
+        ends_within(4),
+        pytest.raises(UnreachableError, match=r"broken\.pem"),
+    ):
+        client.start_run("invoice-intake")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl names the files")
+def test_folder_of_authorities(
+    sandbox: Sandbox, secure: FaultProxy, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of authorities, named as OpenSSL names them, is trusted, too."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(bundle)]
+    subject = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (folder / f"{subject}.0").write_bytes(bundle.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder))
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 
 def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:

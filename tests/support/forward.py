@@ -77,7 +77,6 @@ class ForwardProxy(_Server):
         """Take a request, and pass on what follows."""
         if self._tls is not None:
             sock = self._tls.wrap_socket(sock, server_side=True)
-            sock.settimeout(30)  # a read without one would keep others from writing
         with sock:
             data = b""
             while b"\r\n\r\n" not in data:

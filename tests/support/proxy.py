@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import select
 import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -305,17 +306,18 @@ def _operation(method: str, path: str) -> str:
 
 
 def join(one: socket.socket, other: socket.socket) -> None:
-    """Pass everything on, both ways, until one side ends."""
-    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
-    back.start()
-    _pump(one, other)
-    back.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Pass everything on, both ways, until one side ends; in one thread, as TLS does not stand two."""
+    sinks = {one: other, other: one}
     with suppress(OSError):
-        while data := source.recv(_CHUNK):
-            sink.sendall(data)
-    for sock in (source, sink):
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+        while True:
+            for source in _ready(sinks):
+                data = source.recv(_CHUNK)
+                if not data:
+                    return
+                sinks[source].sendall(data)
+
+
+def _ready(socks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Those on which something has come; TLS may have received more than was read from it."""
+    received: list[socket.socket] = [sock for sock in socks if isinstance(sock, ssl.SSLSocket) and sock.pending()]
+    return received or select.select(list(socks), [], [])[0]
