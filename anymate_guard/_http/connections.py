@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import requests
-from requests import certs
 from requests.adapters import HTTPAdapter
 from urllib3.util import Url, parse_url, ssl_wrap_socket
 from urllib3.util.connection import create_connection
@@ -179,7 +178,7 @@ def _port(end: Url) -> int:
 
 def _context(trusted: str | Literal[True]) -> Any:
     """Read a CA bundle, a file or a folder, once for all connections: that of requests takes 10 ms."""
-    bundle = _utils.extract_zipped_paths(certs.where()) if trusted is True else trusted
+    bundle = _utils.extract_zipped_paths(_utils.DEFAULT_CA_BUNDLE_PATH) if trusted is True else trusted
     context = create_urllib3_context()
     try:
         context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
