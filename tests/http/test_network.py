@@ -37,7 +37,7 @@ def test_own_authority(
 
 def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
-    monkeypatch.setattr("requests.certs.where", lambda: str(bundle))
+    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(bundle))
     assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 
@@ -63,6 +63,27 @@ def test_what_is_no_authority(
         pytest.raises(UnreachableError, match=r"broken\.pem"),
     ):
         client.start_run("invoice-intake")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl names the files")
+def test_folder_of_authorities(
+    sandbox: Sandbox, secure: FaultProxy, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of authorities, named as OpenSSL names them, is trusted, too."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(bundle)]
+    subject = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (folder / f"{subject}.0").write_bytes(bundle.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder))
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+
+
+def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:
+    """A certificate of nobody we know is refused at once, before anything is sent, and the error says why."""
+    with client_of(sandbox, secure.url) as client, ends_within(4), pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
+    assert "broken.pem holds no certificates" in caught.value.reason
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl names the files")
