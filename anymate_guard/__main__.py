@@ -69,7 +69,7 @@ def _add_sandbox(commands: Commands) -> None:
         return sandbox(options.port)
 
     parser = commands.add_parser("sandbox", help="serve a local Anymate, to develop bots without an account")
-    parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--port", type=_port, help="port on 127.0.0.1 (default: 8642, or the next that is free)")
     parser.set_defaults(run=run)
 
 
@@ -104,12 +104,17 @@ def _add_exec(commands: Commands) -> None:
     for option, text in (
         ("--check-ok-to-run", "ask Anymate first; if it says no, run nothing and exit with 0"),
         ("--report-failure", "when the command failed, report it to Anymate"),
-        ("--no-credit-failed-runs", "send 0 for each KPI that a failed command did not record"),
         ("--require-start", "exit with 75, and run nothing, while Anymate is unreachable"),
         ("--require-finish", "exit with 75 when the command succeeded, but its finish is still owed"),
         ("--keep-credentials", "leave the client secret and the password in the command's environment"),
     ):
         parser.add_argument(option, action="store_true", help=text)
+    parser.add_argument(
+        "--default-credit",
+        choices=["always", "succeeded", "never"],
+        default="always",
+        help="when Anymate's default may stand for a KPI that was not recorded (default: always)",
+    )
     parser.set_defaults(run=run)
 
 
