@@ -40,7 +40,7 @@ def exports(lines: list[str], shell: str = "sh") -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """The lines on stdout point a bot at the sandbox; Ctrl-C and SIGTERM end it with exit code 0."""
-    with started("sandbox") as process:
+    with started("sandbox", "--port", "0") as process:
         assert process.stdout is not None
         settings = exports([process.stdout.readline() for _ in range(6)])
         assert len(settings) == 6
@@ -87,7 +87,7 @@ def line_about(process: subprocess.Popen[str], words: str) -> str:
 def test_default_port() -> None:
     """Without a port it is always the same one; while that is taken it is the next one that is free, which is said."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # then some other program has taken it, which is as good
+        with contextlib.suppress(OSError):  # then a program of somebody else has taken it, which is as good
             stack.enter_context(socket.create_server(("127.0.0.1", DEFAULT_PORT)))
         second = stack.enter_context(serving())
         assert line_about(second, str(DEFAULT_PORT)).endswith("; trying the next one\n")

@@ -79,10 +79,10 @@ def work(sandbox: Sandbox, clock: Clock, *, processes: int, runs: int) -> None:
         for number in range(runs):
             key = chance.choice(keys)
             run_id = client.start_run(key)
-            clock.back -= step * chance.uniform(0.3, 0.8)
+            clock.back -= step * chance.uniform(0.5, 1.0)
             entries, seconds = chance.randint(3, 60), chance.randint(300, 9000)
             client.finish_run(run_id, chance.choice([Kpis(), Kpis(entries), Kpis(entries, seconds)]))
-            clock.back -= step * chance.uniform(0, 0.2)
+            clock.back -= step * chance.uniform(0, 0.3)
             if number % 40 == 17:
                 client.failure(key, chance.choice(FAILURES))
         sandbox.set_process("month-end-closing", stopped=True, blocked_date="2026-12-24")

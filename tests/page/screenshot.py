@@ -22,12 +22,14 @@ def main(path: Path) -> None:
     """Take the picture."""
     clock = Clock()
     with Sandbox(8642, clock=clock) as sandbox, tempfile.TemporaryDirectory() as folder:
-        work(sandbox, clock, processes=8, runs=200)
+        work(sandbox, clock, processes=6, runs=200)
         driver: Chrome = started_chromium(Path(folder))
         reader = Reader(driver, sandbox.url)
-        reader.look_like(1280, 1180)
+        reader.look_like(1280, 1390)
         driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
-        reader.open(f"/?run={sandbox.runs()[-5]['runId']}")
+        failed = sandbox.failures()[-1]["processKey"]
+        run = [run for run in sandbox.runs() if run["processKey"] == failed][-1]
+        reader.open(f"/?run={run['runId']}")
         reader.reads("runs", "Running", "Requests")
         driver.save_screenshot(os.fspath(path))
         driver.quit()
