@@ -15,8 +15,8 @@ from anymate_guard._api.client import log_in
 from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import Event, collected, say, told
 from anymate_guard._deadline import Deadline
-from anymate_guard._http.exchange import Transport
 from anymate_guard._http.messages import Request
+from anymate_guard._http.transport import Transport
 from anymate_guard._settings import variable
 
 _SECRETS = {"client_secret", "password"}

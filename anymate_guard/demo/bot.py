@@ -104,7 +104,7 @@ def process(path: Path) -> Report:
         UnusableFile: It can't be read; the run is finished all the same, and the failure reported.
     """
     report, seen = Report(), set[tuple[str, str]]()
-    with anymate_run("invoice-intake", report_failure=True, credit_failed_runs=False) as run:
+    with anymate_run("invoice-intake", report_failure=True, default_credit="never") as run:
         for row in read(path):
             saved = CHECKED_BY_HAND
             try:
