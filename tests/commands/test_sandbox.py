@@ -216,12 +216,35 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert connection.getresponse().status == 200
         assert (opened["processKey"], opened["runId"], opened["state"]) == ("invoice-intake", run.run_id, "open")
         (owed,) = ask(url, "/sandbox/journal")
-        assert (owed["state"], owed["entries"], owed["secondsSaved"], owed["reason"]) == ("owed", 3, None, "")
+        assert (owed["state"], owed["entries"], owed["secondsSaved"]) == ("owed", 3, None)
+        assert owed["reason"].startswith("FinishRun got no usable answer from Anymate in time: HTTP 503")
         assert 0 <= owed["age"] < TIMEOUT
         ask(url, "/sandbox/faults", "DELETE")
-        assert ask(url, "/sandbox/journal", "POST") == {"message": "1 delivered, 0 still owed."}
+        assert ask(url, "/sandbox/journal", "POST") == {"message": "1 settled, 0 still owed."}
         assert ask(url, "/sandbox/journal") == []
         assert [view["creditedEntries"] for view in ask(url, "/sandbox/runs")] == [3]
+
+
+def test_what_cannot_be_delivered(tmp_path: Path) -> None:
+    """The page's journal also tells what was refused for good, why, and what is owed to an Anymate elsewhere."""
+    state = {"ANYMATE_STATE_DIR": str(tmp_path), "ANYMATE_DEADLINE": "1"}
+    with serving("--port", "0", **state) as process, Sandbox() as gone:
+        url = address(process)
+        here = {**gone.environ, "ANYMATE_API_URL": url, "ANYMATE_AUTH_URL": url, **state}
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request("POST", "/sandbox/faults", json.dumps({"operation": "FinishRun", "status": 404}))
+            assert connection.getresponse().status == 200
+        with anymate_run("refused", client=AnymateClient(Settings.from_env(here))):
+            pass
+        with anymate_run("elsewhere", client=AnymateClient(Settings.from_env({**gone.environ, **state}))):
+            gone.close()
+        rows = {row["processKey"]: (row["state"], row["reason"]) for row in ask(url, "/sandbox/journal")}
+        assert rows["refused"][0] == "refused"
+        assert "404" in rows["refused"][1]
+        assert rows["elsewhere"][0] == "owed"
+        assert rows["elsewhere"][1].startswith(f"for {gone.url}; ")
+        assert ask(url, "/sandbox/journal", "POST") == {"message": "0 settled, 1 still owed."}
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "1.5", "9" * 5000])

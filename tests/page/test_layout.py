@@ -39,7 +39,9 @@ return faint;
 # screen readers only.
 SPILT = """
 const seen = [...document.querySelectorAll("header *, main *")].filter(
-  (at) => at.checkVisibility() && !at.closest("pre, svg, option, summary > *, .unseen") && at.closest("thead")?.offsetWidth !== 1
+  (at) =>
+    at.checkVisibility() && at.closest("thead")?.offsetWidth !== 1 &&
+    !at.closest("pre, svg, option, summary > *, .unseen")
 );
 const tight = (at) => getComputedStyle(at).overflowX === "visible" && at.scrollWidth > at.clientWidth + 1;
 const spilt = (at) => at.getBoundingClientRect().right > innerWidth + 1;
