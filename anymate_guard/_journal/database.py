@@ -113,16 +113,16 @@ class Database:
             connection.close()
 
     @contextmanager
-    def changing(self) -> Iterator[Connection]:
+    def changing(self) -> Iterator[Rows]:
         """Do all that is in the block, or nothing; nobody else changes anything meanwhile."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+            yield Rows(connection)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Rows]:
         """Read one state of the file, whoever is changing it."""
         with self._transaction("BEGIN") as connection:
-            yield connection
+            yield Rows(connection)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:

@@ -33,18 +33,23 @@ _POLL = 0.01
 
 
 class Journal:
-    """The journal in one folder; `Journal.at` gives the one of this program."""
+    """The journal in one folder; `Journal.at` gives the one of this program.
 
-    def __init__(self, folder: Path) -> None:
-        self.owner = Owner()
-        self._database = Database(folder)
+    Args:
+        database: The file.
+        owner: This program, as an owner of rows.
+    """
+
+    def __init__(self, database: Database, owner: Owner) -> None:
+        self.owner = owner
+        self._database = database
         # Never held while waiting for a locked file or for the disk, so that guards and forks need not wait either.
         self._lock = Lock()
         self._wanted: dict[int, Row | None] = {}
         self._entries: dict[int, Entry] = {}
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._number = 0  # of the file that holds it
-        self._unsure = False  # whether the end of a transaction was not seen
+        self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
         self._looked = self._swept = self._warned = -_HOUR
@@ -57,7 +62,7 @@ class Journal:
             journal = _journals.get(name)
             if journal is None:
                 real = _real(name)
-                journal = _journals.get(real) or Journal(Path(real))
+                journal = _journals.get(real) or Journal(Database(Path(real)), Owner())
                 _journals[name] = _journals[real] = journal
             return journal
 
@@ -79,17 +84,23 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Want a guard's row to be in the file, with what it has recorded at each look."""
         with self._lock:
+            entry.row = entry.row.but(owner=self.owner.id)
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
-    def give_back(self, claims: Claims) -> None:
-        """Let go of rows that were claimed, or are open, in memory; the file follows."""
+    def give_back(self, claims: Claims, *, sent: bool = True) -> None:
+        """Let go of rows that were claimed, or are open, in memory; the file follows.
+
+        Args:
+            claims: The ids of the rows.
+            sent: Whether a finish that they were claimed for may have been sent.
+        """
         with self._lock:
             for number in list(claims):
                 row = self._wanted.get(number)
                 if row is not None:
                     entry = self._entries.pop(number, None)
-                    self._wanted[number] = released(entry.recorded() if entry else row)
+                    self._wanted[number] = released(entry.recorded() if entry else row, sent=sent)
             claims.clear()
 
     def drop(self, claims: Claims) -> None:
@@ -135,8 +146,8 @@ class Journal:
 
         def work() -> T:
             self._open()
-            with self._database.reading() as connection:
-                return rule(self._view(Rows(connection), address))
+            with self._database.reading() as rows:
+                return rule(self._view(rows, address))
 
         return self._patiently(work, patience)
 
@@ -160,8 +171,8 @@ class Journal:
 
         def work() -> None:
             self._open()
-            with self._database.changing() as connection:
-                Rows(connection).empty()
+            with self._database.changing() as rows:
+                rows.empty()
 
         self._patiently(work, _EMPTYING)
 
@@ -179,7 +190,8 @@ class Journal:
                 self._wanted[row.id] = row
         if not self._wanted and not self._unsure:
             return
-        if self._open() or self._unsure or self._differences():
+        self._open()
+        if self._unsure or self._differences():
             self._apply("", lambda _: None)
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
@@ -196,20 +208,19 @@ class Journal:
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 
-    def _open(self) -> bool:
-        """See that both files are the ones that have their names now; True if that has changed."""
-        fresh = self._database.connect()
+    def _open(self) -> None:
+        """See that both files are the ones that have their names now."""
+        self._unsure |= self._database.connect()
         if self._database.distrusted is not None:
             self._warn(self._database.distrusted, f"{self.path} is used instead; make the folder this user's own")
-        return self.owner.hold(self._database.locks) or fresh
+        self._unsure |= self.owner.hold(self._database.locks)
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
-        fresh = self._open()
+        self._open()
         self._in_transaction = threading.get_ident()
         try:
-            with self._database.changing() as connection:
-                rows = Rows(connection)
-                if fresh or self._unsure:
+            with self._database.changing() as rows:
+                if self._unsure:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
@@ -265,7 +276,6 @@ class Journal:
             if row is None:
                 rows.drop(number, self.owner.id)
             elif number not in self._written:
-                row = row if row.state in {"done", "refused"} else row.but(owner=self.owner.id)
                 rows.put(row)
             elif not rows.put_mine(row, self.owner.id):
                 row = self._begin_anew(number)

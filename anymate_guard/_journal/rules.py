@@ -269,10 +269,14 @@ class View:
         self.puts.pop(row.id, None)
         self.drops.add(row.id)
 
+    def rows_of(self, row: Row) -> list[Row]:
+        """The rows of a row's process, as they are now."""
+        rows = (self.puts.get(other.id, other) for other in self.table.of_process(*row.process))
+        return [other for other in rows if other.id not in self.drops]
+
     def of_process(self, row: Row) -> list[Row]:
         """The other rows of a row's process, as they are now."""
-        rows = (self.puts.get(other.id, other) for other in self.table.of_process(*row.process))
-        return [other for other in rows if other.id != row.id and other.id not in self.drops]
+        return [other for other in self.rows_of(row) if other.id != row.id]
 
     def in_use(self, row: Row) -> bool:
         """Whether a live program is in the row's run, or about to start or finish it."""
@@ -328,7 +332,7 @@ def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
     others = view.of_process(row)
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
-    row = view.put(row, owner=view.me, began=view.now, recorded=view.now)
+    row = view.put(row, began=view.now, recorded=view.now)
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
@@ -339,7 +343,7 @@ def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
 def opened(view: View, row: Row, *, reachable: bool) -> bool:
     """Note that a guard's body begins; whether dead programs left something of another run on its process."""
     view.reachable = reachable or None
-    view.put(row, state="open", recorded=view.now)
+    view.put(row, recorded=view.now)
     others = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
     return row.run_id is not None and any(other.run_id not in {None, row.run_id} for other in others)
 
@@ -365,7 +369,7 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     if view.look:
         _find_dead(view)
     # During an outage only what has to come before the own StartRun is worth the one try.
-    others = [] if view.outage else view.table.abandoned(row.address, row.username, BATCH)
+    others = [] if view.outage and standing == "entering" else view.table.abandoned(row.address, row.username, BATCH)
     found = _owed(view, row, standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
@@ -453,11 +457,17 @@ def give_back(view: View, rows: Iterable[Row]) -> None:
         view.put(row, owner=0, state="done")
 
 
-def released(row: Row) -> Row | None:
-    """What is left of a row whose owner has nobody at it any more; None for one whose body never ran."""
+def released(row: Row, *, sent: bool = True) -> Row | None:
+    """What is left of a row when nobody is at it any more; None for one whose body never ran.
+
+    Args:
+        row: The row.
+        sent: Whether a finish that it was claimed for may have been sent.
+    """
     if row.state == "starting":
         return None
-    return row.but(owner=0, state="done" if row.state in {"open", "finishing"} else row.state)
+    state: State = "done" if row.state in {"open", "finishing"} else row.state
+    return row.but(owner=0, state=state, finish=row.finish if sent else 0)
 
 
 def _less(number: int | None, taken: int) -> int | None:
@@ -475,7 +485,9 @@ def _find_dead(view: View) -> None:
 
 def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
     """The finishes that are owed to the account of a row, for its process, and may be sent now."""
-    rows = [*view.of_process(of), view.puts.get(of.id, of)] if standing == "outside" else view.of_process(of)
+    rows = view.rows_of(of)
+    if standing != "outside":
+        rows = [row for row in rows if row.id != of.id]
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []
@@ -483,12 +495,12 @@ def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
     present = [*live, of] if standing == "inside" or adopts else live
     starting = any(row.run_id is None and row.state == "starting" for row in live)
     runs = {row.run_id for row in present}
-    idle = [row for row in rows if row not in live and row.username == of.username]
     found = []
-    for finish in _finishes([row for row in idle if row.state in {"open", "done", "finishing"}]):
+    for finish in _finishes([row for row in rows if row not in live and row.state in {"open", "done", "finishing"}]):
+        ours = any(row.username == of.username for row in finish.rows)
         carried = standing == "entering" and not finish.known and finish.rows[0].state == "open"
         blocked = bool(present) if finish.run_id is None else starting or finish.run_id in runs
-        if not carried and not blocked:
+        if ours and not carried and not blocked:
             found.append(finish)
     return found
 

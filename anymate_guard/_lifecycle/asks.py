@@ -50,9 +50,15 @@ class Keep:
 
 @attrs.frozen
 class GiveBack:
-    """Let go of rows, also where the journal can't be written now: what they hold is owed."""
+    """Let go of rows, also where the journal can't be written now: what they hold is owed.
+
+    Attributes:
+        claims: Their ids.
+        sent: Whether a finish that they were claimed for may have been sent.
+    """
 
     claims: Claims
+    sent: bool = True
 
 
 @attrs.frozen

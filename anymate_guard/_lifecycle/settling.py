@@ -32,6 +32,8 @@ _REFUSED_FOR_GOOD = {
     "FinishRun": frozenset({200, 400, 404, 405, 410, 422}),  # 200: succeeded is false
 }
 
+_UNCERTAIN = "the run is closed, and the machine was started since: it may have been finished before that"
+
 Trouble = UnreachableError | ApiError
 
 
@@ -90,12 +92,16 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
         Unavailable: The journal can't be written, so nothing may be sent.
     """
     *before, last = finishes
+    closed = False
     for place, finish in enumerate(before):
         delivery = yield from _deliver_one(way, finish, until)
         yield from _tell(way, delivery)
         if delivery.state == "owed":
             yield from _give_back(way, finishes[place + 1 :], delivery.trouble)
             return Delivery(last, "owed", delivery.trouble)
+        closed |= delivery.state == "acknowledged"
+    if closed:  # by the finish before this one, so that there is no point in asking
+        return (yield from _start_over(way, last, "the run was finished already", until))
     return (yield from _deliver_one(way, last, until))
 
 
@@ -131,17 +137,25 @@ def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) ->
     """Find out what "not open" means: it is no answer to what was never sent."""
     if finish.known or error.maybe_sent:
         return (yield from _acknowledge(way, finish, "by an earlier try"))
-    again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
-    for rows, event, reason in (
-        (old, "finish_uncertain", "the run was closed when the machine was started: it may have been finished before"),
-        (refused, "finish_refused", str(error)),
-    ):
-        if rows:
-            yield say("error" if rows is refused else "warning", event, **Finish(tuple(rows)).facts, error=reason)
+    return (yield from _start_over(way, finish, str(error), until))
+
+
+def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> Life[Delivery]:
+    """Give what was never sent a run of its own, as its run is closed."""
+    trouble = ApiError("FinishRun", 200, reason)
+    try:
+        again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
+    except Unavailable:
+        yield GiveBack({row.id for row in finish.rows}, sent=False)
+        return Delivery(finish, "owed", trouble)
+    if old:
+        yield say("warning", "finish_uncertain", **Finish(tuple(old)).facts, error=_UNCERTAIN)
+    if refused:
+        yield say("error", "finish_refused", **Finish(tuple(refused)).facts, error=reason)
     if again is not None:
         return (yield from _deliver_one(way, again, until))
     if refused:
-        return Delivery(finish, "refused", error)
+        return Delivery(finish, "refused", trouble)
     return Delivery(finish, "acknowledged" if len(old) == len(finish.rows) else "left")
 
 
@@ -191,7 +205,7 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, sent: bool, reac
     try:
         yield from way.apply(rule, durable=True)
     except Unavailable:  # the file holds the claim, and so do we
-        yield GiveBack(set(numbers))
+        yield GiveBack(set(numbers), sent=sent or any(finish.known for finish in finishes))
     way.claims -= numbers
 
 

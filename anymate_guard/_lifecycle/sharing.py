@@ -71,6 +71,10 @@ class Shared:
         self.entry.row = self.entry.row.but(run_id=run_id)
         set_run_id(self.run, run_id)
 
+    def begin_body(self) -> None:
+        """Note that what is recorded from now on counts, whether the journal can be written or not."""
+        self.entry.row = self.entry.row.but(state="open")
+
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
