@@ -233,7 +233,7 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
         here = {**gone.environ, "ANYMATE_API_URL": url, "ANYMATE_AUTH_URL": url, **state}
         connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
         with contextlib.closing(connection):
-            connection.request("POST", "/sandbox/faults", json.dumps({"operation": "FinishRun", "status": 404}))
+            connection.request("POST", "/sandbox/faults", json.dumps({"operation": "FinishRun", "status": 400}))
             assert connection.getresponse().status == 200
         with anymate_run("refused", client=AnymateClient(Settings.from_env(here))):
             pass
@@ -241,7 +241,7 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
             gone.close()
         rows = {row["processKey"]: (row["state"], row["reason"]) for row in ask(url, "/sandbox/journal")}
         assert rows["refused"][0] == "refused"
-        assert "404" in rows["refused"][1]
+        assert "400" in rows["refused"][1]
         assert rows["elsewhere"][0] == "owed"
         assert rows["elsewhere"][1].startswith(f"for {gone.url}; ")
         assert ask(url, "/sandbox/journal", "POST") == {"message": "0 settled, 1 still owed."}
