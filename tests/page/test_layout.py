@@ -189,3 +189,16 @@ def test_filter(page: Reader) -> None:
     page.one("#find").clear()
     page.one("#find").send_keys("x")
     page.reads("processes", "payroll-export")
+
+
+def test_stop_on_a_phone(page: Reader, busy: Sandbox) -> None:
+    """On a phone, where the lines have no room for buttons, a process is stopped and resumed in its details."""
+    page.look_like(390)
+    page.open()
+    assert not page.one("#stop-payroll-export").is_displayed()
+    page.one("#process-payroll-export a").click()
+    page.one("#settings-payroll-export [data-process]").click()
+    page.until(lambda: next(one for one in busy.processes() if one["processKey"] == "payroll-export")["stopped"])
+    page.reads("process-payroll-export", "Stopped")
+    page.one("#settings-payroll-export [data-process]").click()
+    page.reads("said", "payroll-export may run again.")
