@@ -107,7 +107,7 @@ def _row(row: JournalRow) -> Markup:
         key=row["processKey"],
         run=run,
         state=chip(ROW_CHIPS[row["state"]], row["state"].capitalize()),
-        age=markup.duration(row["age"]),
+        age=markup.age(row["age"]),
         entries=markup.entries(row["entries"]),
         saved=markup.saved(row["secondsSaved"]),
         reason=markup.folded(row["reason"], f"journal-{row['processKey']}-{run}"),

@@ -80,6 +80,11 @@ def saved(seconds: float | None) -> Markup:
     return _amount(seconds, duration, "saved")
 
 
+def age(seconds: float) -> Markup:
+    """Return how old something is, in the same way."""
+    return _amount(seconds, duration, "old")
+
+
 def _amount(value: T | None, written: Callable[[T], str], unit: str) -> Markup:
     return NOT_YET if value is None else fragment("amount", value=written(value), unit=unit)
 

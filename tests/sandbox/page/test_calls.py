@@ -154,9 +154,9 @@ def test_journal(browser: Bot, sandbox: Sandbox) -> None:
         )
     )
     assert rows(browser, "journal") == [
-        f"a {NOT_YET} Open 7.5 s {NOT_YET} {NOT_YET}",
-        "a 7 Owed 1 h 3 entries 1 min 30 s saved refused connection",
-        f"a {NOT_YET} Refused 7.5 s 1 entry {NOT_YET} {reason[:90]}… {reason}Copy",
+        f"a {NOT_YET} Open 7.5 s old {NOT_YET} {NOT_YET}",
+        "a 7 Owed 1 h old 3 entries 1 min 30 s saved refused connection",
+        f"a {NOT_YET} Refused 7.5 s old 1 entry {NOT_YET} {reason[:90]}… {reason}Copy",
     ]
     assert '<button type="button" id="deliver">' in markup(browser, "journal")
 
