@@ -110,7 +110,7 @@ class Driver:
             case Wait():
                 time.sleep(ask.seconds)
             case GiveBack():
-                self.journal.give_back(ask.claims, sent=ask.sent)
+                self.journal.give_back(ask.claims, ask.unsent)
                 self.journal.clear(_CLEARING)
             case Drop():
                 self.journal.drop(ask.claims)

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Claims, Entry, Row, Unavailable, View, released
+from anymate_guard._journal.rules import Claims, Entry, Row, RowTaken, Unavailable, View, released
 from anymate_guard._log import emit
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
@@ -88,19 +88,19 @@ class Journal:
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
-    def give_back(self, claims: Claims, *, sent: bool = True) -> None:
+    def give_back(self, claims: Claims, unsent: Claims) -> None:
         """Let go of rows that were claimed, or are open, in memory; the file follows.
 
         Args:
             claims: The ids of the rows.
-            sent: Whether a finish that they were claimed for may have been sent.
+            unsent: Those whose finish was not sent, for sure.
         """
         with self._lock:
             for number in list(claims):
                 row = self._wanted.get(number)
                 if row is not None:
                     entry = self._entries.pop(number, None)
-                    self._wanted[number] = released(entry.recorded() if entry else row, sent=sent)
+                    self._wanted[number] = released(entry.recorded() if entry else row, unsent)
             claims.clear()
 
     def drop(self, claims: Claims) -> None:
@@ -132,7 +132,15 @@ class Journal:
         Raises:
             Unavailable: The file could not be written.
         """
-        result = self._patiently(lambda: self._apply(address, rule), patience)
+
+        def work() -> T:
+            while True:
+                try:
+                    return self._apply(address, rule)
+                except RowTaken as taken:
+                    self._begin_anew(taken.number)
+
+        result = self._patiently(work, patience)
         if durable:
             self._sync()
         return result
@@ -246,6 +254,7 @@ class Journal:
             self.owner.id,
             self.owner.alive,
             lambda number: self._wanted.get(number) is not None,
+            self._written.__contains__,
             now=now,
             boot=now - since,
             outage=rows.outage(address, now),
@@ -287,10 +296,10 @@ class Journal:
         return wrote
 
     def _begin_anew(self, number: int) -> Row | None:
-        """Leave a row to the program that took it."""
+        """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, taken = self._entries.pop(number, None), self._written.pop(number)
         del self._wanted[number]
-        if entry is None:
+        if entry is None or entry.row.state not in {"starting", "open"}:
             return None
         row = entry.begin_anew(taken)
         self._entries[row.id], self._wanted[row.id] = entry, row
@@ -306,7 +315,6 @@ class Journal:
             else:
                 self._wanted.pop(number, None)
                 self._written.pop(number, None)
-            if row is None or row.state not in {"starting", "open"}:
                 self._entries.pop(number, None)
         self._unsynced |= bool(holds)
 

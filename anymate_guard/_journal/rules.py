@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import attrs
@@ -43,6 +43,18 @@ class Damaged(ValueError):
 
 class Unavailable(Exception):
     """The journal can't be used now."""
+
+
+class RowTaken(Exception):
+    """Another program has taken a row of this one, as it believed this one dead.
+
+    Attributes:
+        number: The row's id.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def new_id() -> int:
@@ -234,6 +246,7 @@ class View:
         me: This program's owner id.
         alive: Whether the program with an owner id, which has had a row since a time, runs.
         mine: Whether this program wants to have a row of its own id: others were left over by an interrupted write.
+        written: Whether the journal held a row of this id, and it was this program's.
         now: Seconds since 1970.
         boot: When the machine was started.
         outage: Whether the address was unreachable less than a minute ago.
@@ -248,6 +261,7 @@ class View:
     me: int
     alive: Callable[[int, float], bool]
     mine: Callable[[int], bool]
+    written: Callable[[int], bool]
     now: float
     boot: float = 0.0
     outage: bool = False
@@ -283,6 +297,13 @@ class View:
         if row.state in {"done", "refused"} or row.owner == 0:
             return False
         return self.mine(row.id) if row.owner == self.me else self.alive(row.owner, row.began)
+
+    def check_not_taken(self, row: Row) -> None:
+        """Raise `RowTaken` for a row of this program that another one has taken."""
+        if self.written(row.id) and not any(
+            other.id == row.id and other.owner == self.me for other in self.table.of_process(*row.process)
+        ):
+            raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
@@ -333,6 +354,7 @@ def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
     row = view.put(row, began=view.now, recorded=view.now)
+    tried.add(row.id)
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
@@ -342,6 +364,7 @@ def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
 
 def opened(view: View, row: Row, *, reachable: bool) -> bool:
     """Note that a guard's body begins; whether dead programs left something of another run on its process."""
+    view.check_not_taken(row)
     view.reachable = reachable or None
     view.put(row, recorded=view.now)
     others = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
@@ -369,7 +392,8 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     if view.look:
         _find_dead(view)
     # During an outage only what has to come before the own StartRun is worth the one try.
-    others = [] if view.outage and standing == "entering" else view.table.abandoned(row.address, row.username, BATCH)
+    spared = view.outage and standing != "outside"
+    others = [] if spared else view.table.abandoned(row.address, row.username, BATCH)
     found = _owed(view, row, standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
@@ -381,6 +405,9 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
 
 def leave(view: View, row: Row, claims: Claims) -> Left:
     """Mark a guard's row done; the last one out of its run gets what is to be sent for all rows of it."""
+    view.check_not_taken(row)
+    if not view.mine(row.id):  # it was given back, as leaving was interrupted
+        return Left(outage=view.outage)
     others = view.of_process(row)
     if row.run_id is None and is_busy(view, row):
         return Left(busy=True, outage=view.outage)
@@ -391,13 +418,17 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)
 
 
-def name(view: View, finish: Finish, run_id: int, claims: Claims) -> tuple[Finish, ...]:
-    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it."""
+def name(view: View, finish: Finish, run_id: int, claims: Claims, tried: Claims) -> tuple[Finish, ...]:
+    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it.
+
+    What the same guard sends later, its own StartRun and other finishes that it claimed, is not in the run yet.
+    """
     rows = [row.but(run_id=run_id) for row in view.ours(finish)]
     if not rows:
         return ()
     others = [other for other in view.of_process(rows[0]) if other.id not in {row.id for row in rows}]
-    if any(_in_run(view, other, run_id) for other in others):
+    later = {other.id for other in others if other.run_id is None and other.id in tried}
+    if any(_in_run(view, other, run_id) for other in others if other.id not in later):
         give_back(view, rows)
         return ()
     return _of_run(view, rows, others, claims)
@@ -438,11 +469,11 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
     return _take(view, rows, claims), old, refused
 
 
-def put_off(view: View, finish: Finish, reason: str, *, sent: bool, reachable: bool) -> None:
+def put_off(view: View, finish: Finish, reason: str, unsent: Claims, *, reachable: bool) -> None:
     """Keep a finish that could not be delivered, so that it is owed."""
     view.reachable = reachable
-    number = finish.rows[0].finish if sent or finish.known else 0
-    give_back(view, [row.but(finish=number, reason=reason) for row in view.ours(finish)])
+    rows = (row.but(finish=0) if row.id in unsent else row for row in view.ours(finish))
+    give_back(view, [row.but(reason=reason) for row in rows])
 
 
 def refuse(view: View, rows: Iterable[Row], reason: str) -> None:
@@ -457,17 +488,17 @@ def give_back(view: View, rows: Iterable[Row]) -> None:
         view.put(row, owner=0, state="done")
 
 
-def released(row: Row, *, sent: bool = True) -> Row | None:
+def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
     """What is left of a row when nobody is at it any more; None for one whose body never ran.
 
     Args:
         row: The row.
-        sent: Whether a finish that it was claimed for may have been sent.
+        unsent: The ids of rows whose finish was not sent, for sure.
     """
     if row.state == "starting":
         return None
     state: State = "done" if row.state in {"open", "finishing"} else row.state
-    return row.but(owner=0, state=state, finish=row.finish if sent else 0)
+    return row.but(owner=0, state=state, finish=0 if row.id in unsent else row.finish)
 
 
 def _less(number: int | None, taken: int) -> int | None:
@@ -529,17 +560,14 @@ def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Clai
     """Claim all that the last one out of a run has to send; what may have been sent before comes first, as it was."""
     run_id = rows[0].run_id
     idle = [row for row in others if not view.in_use(row) and row.state in {"open", "done", "finishing"}]
-    known = [finish for finish in _finishes([row for row in idle if row.finish]) if finish.run_id == run_id is not None]
+    same = [row for row in idle if row.run_id == run_id is not None]
     # A run without an id whose owner died is carried into the next one; one that was left waits for a run of its own.
-    fresh = [
-        row
-        for row in idle
-        if not row.finish and (row.run_id == run_id is not None or (row.run_id is None and row.state == "open"))
-    ]
-    own = [*rows, *(row.but(run_id=run_id) for row in fresh)]
-    if known:
-        return (*(_take(view, finish.rows, claims) for finish in known), _take(view, own, claims))
-    return (_take(view, own, claims, number=new_id() if run_id is not None else 0),)
+    carried = [row.but(run_id=run_id) for row in idle if row.run_id is None and row.state == "open"]
+    every = [*same, *rows]
+    known = [finish.rows for finish in _finishes([row for row in every if row.finish])]
+    fresh = [*(row for row in every if not row.finish), *carried]
+    number = new_id() if run_id is not None and not known else 0
+    return tuple(_take(view, group, claims, number=number) for group in [*known, fresh] if group)
 
 
 def begin(view: View, finish: Finish) -> Finish | None:

@@ -54,11 +54,11 @@ class GiveBack:
 
     Attributes:
         claims: Their ids.
-        sent: Whether a finish that they were claimed for may have been sent.
+        unsent: Those whose finish was not sent, for sure.
     """
 
     claims: Claims
-    sent: bool = True
+    unsent: Claims
 
 
 @attrs.frozen

@@ -28,6 +28,7 @@ class Way:
         spent: What the one try during an outage came to.
         claims: The rows that were claimed on the way, by their ids.
         tried: Those that are not claimed again.
+        unsent: Rows whose finish was not sent, for sure, by their ids.
         over: Whether nobody is on it any more.
     """
 
@@ -38,6 +39,7 @@ class Way:
     spent: UnreachableError | None = None
     claims: Claims = attrs.field(factory=set)
     tried: Claims = attrs.field(factory=set)
+    unsent: Claims = attrs.field(factory=set)
     over: bool = False
 
     def left(self) -> float:

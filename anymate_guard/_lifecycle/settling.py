@@ -80,7 +80,7 @@ def settle_claimed(
                     return False
             owed = yield from way.apply(lambda view: claim(view, row, way.claims, way.tried, standing))
     except Unavailable:
-        yield GiveBack(way.claims)
+        yield GiveBack(way.claims, way.unsent)
         return False
     return all_well
 
@@ -91,34 +91,42 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
     Raises:
         Unavailable: The journal can't be written, so nothing may be sent.
     """
-    *before, last = finishes
     closed = False
-    for place, finish in enumerate(before):
-        delivery = yield from _deliver_one(way, finish, until)
-        yield from _tell(way, delivery)
-        if delivery.state == "owed":
-            yield from _give_back(way, finishes[place + 1 :], delivery.trouble)
-            return Delivery(last, "owed", delivery.trouble)
+    for place, finish in enumerate(finishes):
+        if closed and not finish.known:  # by the finish before this one, so that there is no point in asking
+            delivery = yield from _start_over(way, finish, "the run was finished already", until)
+        else:
+            delivery = yield from _deliver_one(way, finish, until)
+        rest = finishes[place + 1 :]
+        if rest and delivery.state == "owed":
+            yield from _give_back(way, rest, delivery.trouble)
+            return Delivery(rest[-1], "owed", delivery.trouble)
+        if rest:
+            yield from _tell(way, delivery)
         closed |= delivery.state == "acknowledged"
-    if closed:  # by the finish before this one, so that there is no point in asking
-        return (yield from _start_over(way, last, "the run was finished already", until))
-    return (yield from _deliver_one(way, last, until))
+    return delivery
 
 
 def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery]:
     """Send a finish, after a StartRun if the run has no id; what can't be delivered goes back to the journal."""
+    numbers = {row.id for row in finish.rows}
+    if not finish.known:
+        way.unsent |= numbers
     try:
         if finish.run_id is None:
             run_id = yield from way.call("start_run", finish.process_key, until=until)
-            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims), durable=True)
+            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims, way.tried), durable=True)
             return (yield from deliver(way, named, until)) if named else Delivery(finish, "left")
         if not finish.rows[0].finish:
             begun = yield from way.apply(lambda view: begin(view, finish))
             if begun is None:
                 return Delivery(finish, "left")
             finish = begun
+        way.unsent -= numbers
         yield from way.call("finish_run", finish.run_id, finish.kpis, until=until)
     except (UnreachableError, ApiError) as error:
+        if not (finish.known or error.maybe_sent):
+            way.unsent |= numbers
         return (yield from _not_delivered(way, finish, error, until))
     return (yield from _acknowledge(way, finish, "delivered"))
 
@@ -135,7 +143,7 @@ def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | No
 
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
     """Find out what "not open" means: it is no answer to what was never sent."""
-    if finish.known or error.maybe_sent:
+    if way.unsent.isdisjoint(row.id for row in finish.rows):
         return (yield from _acknowledge(way, finish, "by an earlier try"))
     return (yield from _start_over(way, finish, str(error), until))
 
@@ -146,7 +154,7 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
     try:
         again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
     except Unavailable:
-        yield GiveBack({row.id for row in finish.rows}, sent=False)
+        yield GiveBack({row.id for row in finish.rows}, way.unsent)
         return Delivery(finish, "owed", trouble)
     if old:
         yield say("warning", "finish_uncertain", **Finish(tuple(old)).facts, error=_UNCERTAIN)
@@ -170,9 +178,7 @@ def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
 
 
 def _put_off(way: Way, finish: Finish, trouble: Trouble) -> Life[Delivery]:
-    reachable = isinstance(trouble, ApiError)
-    sent = finish.run_id is not None and trouble.maybe_sent
-    yield from _keep(way, [finish], str(trouble), sent=sent, reachable=reachable)
+    yield from _keep(way, [finish], str(trouble), reachable=isinstance(trouble, ApiError))
     status = trouble.status if isinstance(trouble, ApiError) else None
     yield say("warning", "finish_stored", **_facts(finish, trouble), status=status)
     return Delivery(finish, "owed", trouble)
@@ -182,7 +188,7 @@ def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
     try:
         yield from way.apply(lambda view: refuse(view, finish.rows, str(error)))
     except Unavailable:
-        yield GiveBack({row.id for row in finish.rows})
+        yield GiveBack({row.id for row in finish.rows}, way.unsent)
     way.claims -= {row.id for row in finish.rows}
     yield say("error", "finish_refused", **_facts(finish, error), status=error.status)
     return Delivery(finish, "refused", error)
@@ -190,22 +196,23 @@ def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
 
 def _give_back(way: Way, finishes: Sequence[Finish], trouble: Trouble | None = None) -> Life[None]:
     """Give back finishes that were not tried."""
-    yield from _keep(way, finishes, str(trouble or "there was no time for it"), sent=False, reachable=not way.outage)
+    way.unsent |= {row.id for finish in finishes if not finish.known for row in finish.rows}
+    yield from _keep(way, finishes, str(trouble or "there was no time for it"), reachable=not way.outage)
 
 
-def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, sent: bool, reachable: bool) -> Life[None]:
+def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool) -> Life[None]:
     if not finishes:
         return
 
     def rule(view: View) -> None:
         for finish in finishes:
-            put_off(view, finish, reason, sent=sent, reachable=reachable)
+            put_off(view, finish, reason, way.unsent, reachable=reachable)
 
     numbers = {row.id for finish in finishes for row in finish.rows}
     try:
         yield from way.apply(rule, durable=True)
     except Unavailable:  # the file holds the claim, and so do we
-        yield GiveBack(set(numbers), sent=sent or any(finish.known for finish in finishes))
+        yield GiveBack(set(numbers), way.unsent)
     way.claims -= numbers
 
 

@@ -41,6 +41,7 @@ class Shared:
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
         claims: The rows that entering or leaving it has claimed.
+        unsent: Those of them whose finish was not sent, for sure.
         way: That of whoever starts or finishes it; it ends with them, however they end.
     """
 
@@ -54,6 +55,7 @@ class Shared:
     zeros: bool = True
     failure: str | None = None
     claims: Claims = attrs.field(factory=set)
+    unsent: Claims = attrs.field(factory=set)
     way: Callable[[], Way | None] = lambda: None
 
     @property
@@ -78,7 +80,11 @@ class Shared:
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
-        self.entry.row = self.entry.row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure)
+        row = self.entry.row
+        if not row.finish:
+            self.unsent.add(row.id)
+        finish = 0 if row.id in self.unsent else row.finish
+        self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
 
     def is_abandoned(self) -> bool:
@@ -117,7 +123,9 @@ class Program:
             zeros=options.zeros("interrupted"),
             adopted=options.run_id is not None,
         )
-        return Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), claims=way.claims, way=weakref.ref(way))
+        shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
+        way.claims, way.unsent = shared.claims, shared.unsent
+        return shared
 
     def join(
         self, fresh: Shared, place: Place, options: Options, *, wait: bool

@@ -82,7 +82,7 @@ def test_unrecorded_kpis_are_not_sent(sandbox: Sandbox) -> None:
         (SystemExit(None), "succeeded"),
         (KeyboardInterrupt(), "interrupted"),
         (GeneratorExit(), "interrupted"),
-        (BaseException("odd"), "failed"),
+        (BaseException("odd"), "interrupted"),
     ],
 )
 def test_any_end_finishes_the_run(sandbox: Sandbox, error: BaseException, outcome: str) -> None:
@@ -342,7 +342,7 @@ def test_undelivered_finish(hasty: Sandbox, caplog: pytest.LogCaptureFixture) ->
     assert "anymate.finish_stored" in caplog.text
     hasty.start()
     assert not only_run(hasty)["finished"]
-    with anymate_run("mail-sorting"):
+    with anymate_run("invoice-intake"):
         assert (hasty.runs()[0]["finished"], hasty.runs()[0]["overwriteEntries"]) == (True, 4)
     assert calls(hasty) == ["StartRun", "FinishRun", "StartRun", "FinishRun"]
 
@@ -352,7 +352,8 @@ def test_undelivered_finish(hasty: Sandbox, caplog: pytest.LogCaptureFixture) ->
     [
         ({"status": 503, "times": 9}, UnreachableError),
         ({"status": 403}, ApiError),
-        ({"answer": {"succeeded": False, "message": "too late"}}, ApiError),
+        ({"status": 400}, ApiError),
+        ({"answer": {"succeeded": False, "message": "too late"}, "times": 2}, ApiError),
     ],
 )
 def test_required_finish(hasty: Sandbox, fault: dict[str, Any], kind: type[Exception]) -> None:

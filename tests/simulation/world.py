@@ -160,7 +160,9 @@ class World:
         """What may go wrong at this moment."""
         found: list[Callable[[], object]] = []
         if isinstance(guard.ask, Call) and "answers" in self.faults:
-            found += [lambda kind=kind: self._step(guard, kind) for kind in ("refused", "lost before", "lost after", "late")]  # type: ignore[misc]
+            found += [
+                lambda kind=kind: self._step(guard, kind) for kind in ("refused", "lost before", "lost after", "late")
+            ]  # type: ignore[misc]
         if isinstance(guard.ask, Apply) and "file" in self.faults:
             found += [lambda: self._step(guard, "not written"), lambda: self._step(guard, "end not seen")]
         if guard.ask is not None and "interruptions" in self.faults:
@@ -244,6 +246,8 @@ class World:
             except BaseException as trouble:  # noqa: BLE001  # the life's own to decide about
                 error = trouble
             if how == "interrupted after":
+                if isinstance(error, AnymateGuardError):
+                    self._note_uncertain(ask)
                 self._tell(guard, "is interrupted after that")
                 error = KeyboardInterrupt()
 
@@ -261,7 +265,7 @@ class World:
             return journal.is_written(ask.entry.row)
         elif isinstance(ask, GiveBack):
             self._tell(guard, "gives back")
-            journal.give_back(ask.claims, sent=ask.sent)
+            journal.give_back(ask.claims, ask.unsent)
             journal.clear(0.0)
         elif isinstance(ask, Drop):
             journal.drop(ask.claims)
@@ -394,6 +398,8 @@ class World:
             for shared in process.program.runs():
                 self._finish(process, give_up(process.program, shared, by_force=True))
             process.journal.close()
+            if any(row and row.state == "finishing" for row in process.journal._wanted.values()):
+                raise Broken(f"{process.name} still claims what nobody sends")
             self._is_safe(process)
             process.alive = False
         last = self.machine.start("last")
@@ -417,7 +423,9 @@ class World:
                 least = guard.safe >= sum(other for other in guard.plan.entries if other <= part)
                 most = guard.begun >= part
                 if not least - self._may_be_taken_for_credited(part) <= times <= most:
-                    raise Broken(f"{part} of {guard.process.name} was credited {times} times, not {least:d} to {most:d}")
+                    raise Broken(
+                        f"{part} of {guard.process.name} was credited {times} times, not {least:d} to {most:d}"
+                    )
 
     def _may_be_taken_for_credited(self, part: int) -> bool:
         """Whether it was in a finish that got lost, and whose run somebody else has ended: who could tell?"""

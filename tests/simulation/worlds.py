@@ -104,9 +104,7 @@ def _random_plans(rng: random.Random) -> Iterator[Plan]:
         )
 
 
-def _try(
-    plans: tuple[Plan, ...], choices: Choices, faults: frozenset[str], budget: int, seen: Seen, what: str
-) -> None:
+def _try(plans: tuple[Plan, ...], choices: Choices, faults: frozenset[str], budget: int, seen: Seen, what: str) -> None:
     world = World(plans, choices, faults)
     try:
         world.run()
