@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from http.client import responses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from anymate_guard import Settings
 from anymate_guard._commands import journal
@@ -109,19 +109,22 @@ class _Journal:
         return [*(self._row(row, "open") for row in opened), *(self._row(row, "owed") for row in owed)]
 
     def deliver(self) -> str:
-        before = len(journal.read(self._journal)[1])
-        journal._deliver(self._settings, self._journal, before)
-        left = len(journal.read(self._journal)[1])
-        return f"{before - left} delivered, {left} still owed."
+        before = self._owed()
+        journal._deliver(self._settings, self._journal, len(self.rows()))
+        left = self._owed()
+        return f"{before - left} settled, {left} still owed."
 
-    def _row(self, row: Row, state: str) -> JournalRow:
-        elsewhere = row.address != self._settings.api_url
+    def _owed(self) -> int:
+        return sum(row["state"] == "owed" for row in self.rows())
+
+    def _row(self, row: Row, state: Literal["open", "owed"]) -> JournalRow:
+        elsewhere = "" if row.address == self._settings.api_url else f"for {row.address}"
         return {
             "processKey": row.process_key,
             "runId": row.run_id,
-            "state": "open" if state == "open" else "owed",
+            "state": "refused" if row.state == "refused" else state,
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
             "age": max(0.0, time.time() - row.began),
-            "reason": f"for {row.address}" if elsewhere else "",
+            "reason": "; ".join(filter(None, (elsewhere, row.reason))),
         }
