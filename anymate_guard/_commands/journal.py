@@ -6,7 +6,8 @@ import json
 import os
 
 from anymate_guard import AnymateClient, ConfigurationError, Settings
-from anymate_guard._commands.terminal import collected, say, told
+from anymate_guard._commands.log import collected, told
+from anymate_guard._commands.terminal import say
 from anymate_guard._deadline import Deadline
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rules import Row
