@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import timedelta
@@ -14,16 +13,18 @@ from typing import Literal, NoReturn, SupportsIndex
 import attrs
 
 from anymate_guard._process.fork import in_child
+from anymate_guard._process.locks import Lock
 from anymate_guard.errors import NoCurrentRun
 
+LARGEST_ID = (1 << 63) - 1  # run ids are 64-bit integers
 MOST = 2_147_483_647  # the KPI fields of FinishRun are 32-bit integers
-_NS = 1_000_000_000
+NANOSECONDS = 1_000_000_000  # a second has
 
 Outcome = Literal["succeeded", "failed", "interrupted"]
+SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in one run, the worst one counts
 
-# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it. Reentrant, as the
-# garbage collector may close a generator, and leave the guard in it, anywhere.
-_lock = threading.RLock()
+# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it.
+_lock = Lock()
 
 
 def _count(value: SupportsIndex) -> int:
@@ -47,12 +48,12 @@ def _nanoseconds(value: float | timedelta) -> int:
         raise TypeError(f"seconds saved must be a number or a timedelta, got {value!r}")
     else:
         try:
-            nanoseconds = value * _NS if isinstance(value, int) else round(float(value) * _NS)
+            nanoseconds = value * NANOSECONDS if isinstance(value, int) else round(float(value) * NANOSECONDS)
         except (ValueError, OverflowError):  # NaN and infinity have no nanoseconds
             raise ValueError(f"seconds saved must be a finite number, got {value!r}") from None
         if value < 0:  # by so little, maybe, that it rounds to 0
             nanoseconds = -1
-    if not 0 <= nanoseconds <= MOST * _NS:
+    if not 0 <= nanoseconds <= MOST * NANOSECONDS:
         raise ValueError(f"seconds saved must be from 0 to {MOST}, got {value!r}")
     return nanoseconds
 
@@ -62,7 +63,7 @@ def _count_or_none(value: SupportsIndex | None) -> int | None:
 
 
 def _seconds_or_none(value: float | timedelta | None) -> float | None:
-    return None if value is None else _nanoseconds(value) / _NS
+    return None if value is None else _nanoseconds(value) / NANOSECONDS
 
 
 @attrs.frozen
@@ -89,7 +90,7 @@ class Kpis:
         """Seconds saved as Anymate takes them: whole, rounded half up."""
         if self.seconds_saved is None:
             return None
-        return min(MOST, (_nanoseconds(self.seconds_saved) + _NS // 2) // _NS)
+        return min(MOST, (_nanoseconds(self.seconds_saved) + NANOSECONDS // 2) // NANOSECONDS)
 
     def __add__(self, other: Kpis) -> Kpis:
         """Add field by field; None and a number make that number. Raises ValueError when a sum is too large."""
@@ -149,7 +150,7 @@ class Run:
     def kpis(self) -> Kpis:
         """Both at once, as a `Kpis`."""
         entries, nanoseconds = totals(self)
-        return Kpis(entries, None if nanoseconds is None else nanoseconds / _NS)
+        return Kpis(entries, None if nanoseconds is None else nanoseconds / NANOSECONDS)
 
     def add_entries(self, count: SupportsIndex = 1) -> None:
         """Count entries that were worked on.
@@ -224,7 +225,7 @@ class Run:
 
     def _totals(self) -> tuple[int | None, int | None]:
         """Entries and nanoseconds so far; takes the lock to be held."""
-        return self._closed or (_used(MOST, self._entries_room), _used(MOST * _NS, self._ns_room))
+        return self._closed or (_used(MOST, self._entries_room), _used(MOST * NANOSECONDS, self._ns_room))
 
     def _record(
         self, entries: int | None, nanoseconds: int | None, *, replace: bool = False, capped: bool = False
@@ -235,7 +236,7 @@ class Run:
                 raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")
             entries_room = _take("entries", MOST, self._entries_room, entries, replace=replace, capped=capped)
             self._ns_room = _take(
-                "seconds saved", MOST * _NS, self._ns_room, nanoseconds, replace=replace, capped=capped
+                "seconds saved", MOST * NANOSECONDS, self._ns_room, nanoseconds, replace=replace, capped=capped
             )
             self._entries_room = entries_room
 
@@ -312,7 +313,7 @@ _current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
 def _after_fork() -> None:
     """The child is in no run, as what it recorded would be lost; and another thread may have held the lock."""
     global _lock
-    _lock = threading.RLock()
+    _lock = Lock()
     _current.set(None)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from anymate_guard import _files
 from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
@@ -19,6 +20,7 @@ _ADDRESSES = ("api_url", "auth_url")
 _SECONDS = ("timeout", "deadline")
 _SWITCHES = ("handle_signals", "disabled")
 _LONGEST = 86_400
+_TIMEOUT = 10.0
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
@@ -26,14 +28,8 @@ _NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't told of twice
 _KEPT_BACK = {"client_secret", "password"}  # by `anymate-guard exec`, from the command that it runs
 _SWITCH_WORDS = {
-    "1": True,
-    "true": True,
-    "yes": True,
-    "on": True,
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 
 
@@ -55,7 +51,8 @@ class Settings:
         process_key: Process key for a guard that names none.
         timeout: Seconds for one connect or one read.
         deadline: Seconds in all for entering a guard, and again for leaving it, retries and waits included.
-        state_dir: Folder of the journal; None takes the user's state directory.
+        state_dir: Folder of the journal, made absolute. None takes the user's state directory, or where there is no
+            home that can be written to, a temporary folder, with a warning.
         handle_signals: False leaves SIGTERM alone.
         disabled: True makes guards record and log but call nothing; no credentials are needed then.
 
@@ -72,7 +69,7 @@ class Settings:
     process_key: str | None
     timeout: float
     deadline: float
-    state_dir: Path | None
+    state_dir: Path
     handle_signals: bool
     disabled: bool
 
@@ -87,7 +84,7 @@ class Settings:
         api_url: str = "",
         auth_url: str = "",
         process_key: str | None = None,
-        timeout: float = 10,
+        timeout: float = _TIMEOUT,
         deadline: float = 30,
         state_dir: str | os.PathLike[str] | None = None,
         handle_signals: bool = True,
@@ -175,8 +172,9 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     for names, convert in ((_SECONDS, _number), (_SWITCHES, _switch)):
         values.update((name, convert(environ.get(variable(name), "").strip())) for name in names)
     problems: list[str] = []
+    patience = values["timeout"] if isinstance(values["timeout"], float) else _TIMEOUT
     for name in _CREDENTIALS:
-        values[name], trouble = _credential(name, environ)
+        values[name], trouble = _credential(name, environ, patience)
         problems += trouble if values["disabled"] is not True else []
     return {name: value for name, value in values.items() if value not in {None, ""}}, problems
 
@@ -192,7 +190,7 @@ def _switch(text: str) -> bool | str:
     return _SWITCH_WORDS.get(text.lower(), text)
 
 
-def _credential(name: str, environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
+def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[str | None, list[str]]:
     """A credential's value from its variable or its file, and what is wrong with either."""
     value = environ.get(variable(name))
     path = environ.get(f"{variable(name)}_FILE")
@@ -203,7 +201,7 @@ def _credential(name: str, environ: Mapping[str, str]) -> tuple[str | None, list
     if value:
         return value, [f"{variable(name)}: is set, and so is {variable(name)}_FILE; set one of them"]
     try:
-        value = Path(path).read_text(encoding="utf-8-sig").strip()  # editors on Windows may put a mark before it
+        value = _files.credential(path, timeout).strip()
     except (OSError, ValueError) as error:
         return _TOLD, [f"{variable(name)}_FILE: can't read {path!r}: {getattr(error, 'strerror', None) or 'not text'}"]
     return value or _TOLD, [] if value else [f"{variable(name)}_FILE: {path!r} is empty"]
@@ -215,8 +213,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     if not any(urls.values()):
         client_id = values["client_id"]
         urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
-    state_dir = values["state_dir"]
-    return {**values, **urls, "state_dir": None if state_dir is None else Path(state_dir)}
+    return {**values, **urls, "state_dir": _files.state_dir(values["state_dir"], warn=not values["disabled"])}
 
 
 def _problems(values: dict[str, Any]) -> list[str]:
@@ -246,9 +243,7 @@ def _problems(values: dict[str, Any]) -> list[str]:
             check_process_key(values["process_key"], variable("process_key"))
         except ConfigurationError as error:
             problems += error.problems
-    if not isinstance(values["state_dir"], str | os.PathLike | None):
-        problems.append(f"{variable('state_dir')}: must be a path, got {values['state_dir']!r}")
-    return problems
+    return problems + _wrong_state_dir(values["state_dir"])
 
 
 def _wrong_credentials(values: dict[str, Any]) -> list[str]:
@@ -279,6 +274,14 @@ def _wrong_addresses(values: dict[str, Any]) -> list[str]:
                 f"got {_without_user(address)!r}"
             )
     return problems
+
+
+def _wrong_state_dir(state_dir: Any) -> list[str]:
+    try:
+        _files.state_dir(state_dir)
+    except (TypeError, ValueError) as error:
+        return [f"{variable('state_dir')}: must be the path of a folder, got {state_dir!r}: {error}"]
+    return []
 
 
 def _is_address(text: str) -> bool:

@@ -190,7 +190,7 @@ def anymate_sandbox(
     _forget_client()
     yield AnymateSandbox(_anymate_server)
     _forget_client()
-    still_open = _clear(_anymate_journal, _anymate_server.url)
+    still_open = _clear(_anymate_journal)
     if still_open:
         pytest.fail(_complaint(still_open), pytrace=False)
 
@@ -220,26 +220,23 @@ def _forget_client() -> None:
     defaults.forget_client()
 
 
-def _clear(journal: Journal, address: str) -> list[Row]:
+def _clear(journal: Journal) -> list[Row]:
     """Empty the journal for the next test; what guards still open come back."""
     from anymate_guard import _run
-    from anymate_guard._deadline import Deadline
-    from anymate_guard._lifecycle import delivery
+    from anymate_guard._guard import driver
+    from anymate_guard._journal.contents import rows_of
 
-    deadline = Deadline.after(_LEAVING)
+    end = time.monotonic() + _LEAVING
     while True:
-        rows = journal.rows(deadline)
-        in_use = [row for row, alive in rows if alive and row.state != "done"]
-        if all(row.state == "open" for row in in_use) or deadline.left() <= 0:
+        in_use = [row for row, used in rows_of(journal) if used]
+        if all(row.state == "open" for row in in_use) or time.monotonic() > end:
             break
         time.sleep(_POLL)
     if in_use:
-        delivery.finish_all()  # or the next test would join these runs
+        driver.finish_all()  # or the next test would join these runs
         while (scope := _run._current.get()) is not None:
             scope.leave()
-    deadline = Deadline.after(_LEAVING)
-    journal.forget([row for row, _ in journal.rows(deadline)], deadline)
-    journal.reachable(address, deadline)
+    journal.empty()
     return sorted(in_use, key=lambda row: row.process_key)
 
 

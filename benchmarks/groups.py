@@ -232,12 +232,12 @@ def _owe(folder: Path, count: int) -> None:
 
 def _settle(folder: Path) -> float:
     from anymate_guard import AnymateClient, Settings
-    from anymate_guard._lifecycle.delivery import settle
+    from anymate_guard._guard.driver import settle_all
 
     with AnymateClient(Settings.from_env({**os.environ, "ANYMATE_STATE_DIR": str(folder)})) as client:
         client.ok_to_run(PROCESS_KEY)  # opens the connection and fetches the token
         started = time.perf_counter()
-        done = settle(client)
+        done = settle_all(client)
         seconds = time.perf_counter() - started
     if not done:
         raise RuntimeError("not everything was settled")

@@ -8,7 +8,7 @@ import sys
 from anymate_guard import anymate_run, current_run
 
 
-@anymate_run(report_failure=True, credit_failed_runs=False)
+@anymate_run(report_failure=True, default_credit="succeeded")
 def main(mails: list[str]) -> int:
     """Answer mails; the exit code tells how many could not be."""
     unanswered = [mail for mail in mails if not answer(mail)]

@@ -12,7 +12,7 @@ from anymate_guard import anymate_run, current_run
 ORDERS = ["4711", "broken", "4712", "4713"]
 
 
-@anymate_run("order-intake", report_failure=True, credit_failed_runs=False)
+@anymate_run("order-intake", report_failure=True, default_credit="succeeded")
 def work() -> None:
     """Work on the orders that are left."""
     while ORDERS:

@@ -1,7 +1,7 @@
 """Retry loops, with tenacity and stamina: a guard around the loop, and a loop around the guard.
 
 Around the loop, all tries are one run, and `run.attempt()` counts only the one that succeeds. Inside the
-loop, each try is a run of its own, which Anymate credits by itself: `credit_failed_runs=False` keeps failed
+loop, each try is a run of its own, which Anymate credits by itself: `default_credit="succeeded"` keeps failed
 tries from earning.
 """
 
@@ -47,14 +47,14 @@ def stamina_in_the_guard(flaky: Flaky) -> None:
 
 
 @tenacity.retry(stop=tenacity.stop_after_attempt(5))
-@anymate_run("guard-in-tenacity", credit_failed_runs=False)
+@anymate_run("guard-in-tenacity", default_credit="succeeded")
 def guard_in_tenacity(flaky: Flaky) -> None:
     """Three runs, as the decorator nearest to the function is the innermost."""
     flaky.work()
 
 
 @stamina.retry(on=ConnectionError, wait_initial=0.01, wait_jitter=0.01)
-@anymate_run("guard-in-stamina", credit_failed_runs=False)
+@anymate_run("guard-in-stamina", default_credit="succeeded")
 def guard_in_stamina(flaky: Flaky) -> None:
     """Three runs."""
     flaky.work()

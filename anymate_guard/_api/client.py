@@ -109,18 +109,15 @@ class AnymateClient:
         self._start_route = route
         return run_id
 
-    def finish_run(
-        self, run_id: int, kpis: Kpis = Kpis(), *, sent_before: bool = False, deadline: Deadline | None = None
-    ) -> None:
+    def finish_run(self, run_id: int, kpis: Kpis = Kpis(), *, deadline: Deadline | None = None) -> None:
         """Finish a run, with the KPIs that were recorded (Anymate's Finish Run page).
 
-        Safe to repeat: when an earlier try may have reached Anymate and this one hears that the run is not open, it is
-        finished.
+        When an earlier try of this call may have reached Anymate and a later one hears that the run is not open, it is
+        finished. What that means for a call of its own is for the caller to say: see `means_not_open`.
 
         Args:
             run_id: The run's id.
             kpis: What to send; a value that is None is left out, and Anymate's default applies.
-            sent_before: Whether FinishRun was sent for this run earlier, with an unknown end.
             deadline: When to give up; None takes `settings.deadline` seconds.
 
         Raises:
@@ -131,8 +128,11 @@ class AnymateClient:
         fields = {"runId": run_id, "overwriteEntries": kpis.entries, "overwriteSecondsSaved": kpis.whole_seconds}
         payload = {name: value for name, value in fields.items() if value is not None}
         reply = self._ask("FinishRun", "/api/FinishRun/", deadline, payload, run_id=run_id)
-        if reply.status not in _NOT_OPEN or not (sent_before or reply.sent_before):
+        try:
             reply.accepted()
+        except ApiError as error:
+            if not (reply.sent_before and means_not_open(error)):
+                raise
 
     def failure(self, process_key: str, message: str, *, deadline: Deadline | None = None) -> None:
         """Put the process in the state Failure, with a notification for people to read.
@@ -215,6 +215,11 @@ class AnymateClient:
         """In a forked child: its own connections and locks, with the token that is known already."""
         self._caller = Caller(self.settings.timeout)
         self._tokens = Tokens(self.settings, self._caller, self._tokens.token)
+
+
+def means_not_open(error: ApiError) -> bool:
+    """Whether a refusal says that the run is not open: it was finished by somebody, or never was."""
+    return error.operation == "FinishRun" and error.status in _NOT_OPEN
 
 
 def log_in(client: AnymateClient, deadline: Deadline) -> None:

@@ -118,12 +118,17 @@ def _add_exec(commands: Commands) -> None:
     for option, text in (
         ("--check-ok-to-run", "ask Anymate first; if it says no, run nothing and exit with 0"),
         ("--report-failure", "when the command failed, report it to Anymate, with its last lines on stderr"),
-        ("--no-credit-failed-runs", "send 0 for each KPI that a failed command did not record"),
         ("--require-start", "exit with 75, and run nothing, while Anymate is unreachable"),
         ("--require-finish", "exit with 75 when the command succeeded, but its finish is still owed"),
         ("--keep-credentials", "leave client secret and password in the environment: for a guarded Python bot"),
     ):
         parser.add_argument(option, action="store_true", help=text)
+    parser.add_argument(
+        "--default-credit",
+        choices=["always", "succeeded", "never"],
+        default="always",
+        help="when Anymate's default may stand for a KPI that was not recorded (default: always)",
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing of trouble that can wait")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print the guard's log lines as they come")

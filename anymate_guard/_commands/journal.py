@@ -8,12 +8,10 @@ import os
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import collected, told
 from anymate_guard._commands.terminal import say
-from anymate_guard._deadline import Deadline
+from anymate_guard._guard.driver import settle_all
+from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row
-from anymate_guard._lifecycle.settling import settle
-
-_PATIENCE = 10  # seconds for one look at the journal
+from anymate_guard._journal.rules import Row, Unavailable
 
 
 def show(*, as_json: bool) -> int:
@@ -76,8 +74,11 @@ def of_environment() -> Journal:
 
 def read(journal: Journal) -> tuple[list[Row], list[Row]]:
     """What is open, and what is owed: rows of runs that no live program is in."""
-    rows = journal.rows(Deadline.after(_PATIENCE))
-    in_use = {_run(row) for row, alive in rows if alive and row.state != "done"}
+    try:
+        rows = rows_of(journal)
+    except Unavailable:  # a warning tells of it
+        return [], []
+    in_use = {_run(row) for row, used in rows if used}
     opened = [row for row, _ in rows if _run(row) in in_use]
     begun = [row for row, _ in rows if row.state != "starting"]  # else the body never ran
     owed = [row for row in begun if _run(row) not in in_use]
@@ -87,7 +88,7 @@ def read(journal: Journal) -> tuple[list[Row], list[Row]]:
 def _deliver(settings: Settings, journal: Journal, owed: int) -> None:
     """Settle as long as that gets somewhere: one round ends with the deadline."""
     with AnymateClient(settings) as client:
-        while owed and not settle(client):
+        while owed and not settle_all(client):
             _, left = read(journal)
             if len(left) >= owed:
                 return

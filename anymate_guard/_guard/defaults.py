@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 from anymate_guard._process.fork import importing, in_child
+from anymate_guard._process.locks import Lock
 from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
 
-_lock = threading.Lock()
+_lock = Lock()
 _client: AnymateClient | None = None
 
 
@@ -55,7 +55,7 @@ def default_process_key(client: AnymateClient | None) -> str:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = Lock()
 
 
 in_child(_after_fork)

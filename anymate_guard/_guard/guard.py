@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import os
-import sys
-import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from anymate_guard import _log
+from anymate_guard._guard.block import Leaving
 from anymate_guard._guard.defaults import default_process_key, shared_client
-from anymate_guard._guard.threads import ended, in_thread, see_to
-from anymate_guard._lifecycle.options import Options
+from anymate_guard._guard.functions import decorated
+from anymate_guard._guard.outcomes import message_of, outcome_of
+from anymate_guard._guard.threads import ended, in_thread
+from anymate_guard._lifecycle.options import CREDITS, Credit, Options
 from anymate_guard._process import signals
 from anymate_guard._process.fork import importing, in_child
-from anymate_guard._run import Outcome, Run, Scope
+from anymate_guard._process.interpreters import check_interpreter
+from anymate_guard._process.locks import Lock
+from anymate_guard._run import LARGEST_ID, Run, Scope
 from anymate_guard._settings import check_process_key
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
+    from anymate_guard._lifecycle.asks import Life
+    from anymate_guard._lifecycle.sharing import Shared
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_lock = threading.Lock()
+_lock = Lock()
 
 
 @overload
@@ -41,7 +44,7 @@ def anymate_run(
     run_id: int | None = None,
     check_ok_to_run: bool = False,
     report_failure: bool = False,
-    credit_failed_runs: bool = True,
+    default_credit: Credit = "always",
     require_start: bool = False,
     require_finish: bool = False,
 ) -> Guard: ...
@@ -54,7 +57,7 @@ def anymate_run(
     run_id: int | None = None,
     check_ok_to_run: bool = False,
     report_failure: bool = False,
-    credit_failed_runs: bool = True,
+    default_credit: Credit = "always",
     require_start: bool = False,
     require_finish: bool = False,
 ) -> F | Guard:
@@ -78,8 +81,9 @@ def anymate_run(
         run_id: Adopt a run that is open already (TakeNext started it, say): no StartRun, but FinishRun on exit.
         check_ok_to_run: Ask OkToRun first, and raise `NotOkToRun` if it says no; if it can't be asked, warn and go on.
         report_failure: When the body failed, also call Failure with a short message, after FinishRun.
-        credit_failed_runs: False sends 0 for each KPI that a failed or interrupted run did not record, so that a crash
-            earns no default credit.
+        default_credit: When Anymate's default credit may stand for a KPI that was not recorded: "always"; "succeeded",
+            which sends 0 for it when the body failed or was interrupted; or "never", which sends 0 also when it
+            succeeded, for a bot that counts, on a day without work.
         require_start: No run, no work: raise when Anymate is unreachable at entry, instead of going on without a run.
         require_finish: Raise when the body succeeded but FinishRun could not be delivered.
 
@@ -88,13 +92,15 @@ def anymate_run(
 
     Raises:
         ConfigurationError: The process key can't be one, or (at entry) settings are missing or wrong.
-        TypeError: For a generator function, whose run would end before its body began, or a class.
-        ValueError: For a `run_id` below 1.
+        TypeError: For what can't be decorated: a generator function, whose run would end before its body began, a
+            class, or an object that is no function, such as a task of Celery.
+        ValueError: For a `run_id` that is not from 1 to 2**63 - 1, or another `default_credit`.
         ApiError: At entry, when Anymate refuses StartRun.
         AuthenticationError: At entry, when Anymate refuses the credentials.
         NotOkToRun: At entry, with `check_ok_to_run`.
         UnreachableError: At entry with `require_start`, at exit with `require_finish`.
-        RuntimeError: When one guard is entered twice at the same time.
+        RuntimeError: When one guard is entered twice at the same time, under another event loop than asyncio's, or in a
+            sub-interpreter.
     """
     if callable(process_key):
         return Guard(None, None, Options())(process_key)
@@ -102,12 +108,13 @@ def anymate_run(
         check_process_key(process_key)
     if client is not None:
         _check_client(client)
-    if run_id is not None:
-        if type(run_id) is not int:
-            raise TypeError(f"run_id must be a whole number, got {run_id!r}")
-        if run_id < 1:
-            raise ValueError(f"run_id must be 1 or more, got {run_id!r}")
-    options = Options(run_id, check_ok_to_run, report_failure, credit_failed_runs, require_start, require_finish)
+    if run_id is not None and type(run_id) is not int:
+        raise TypeError(f"run_id must be a whole number, got {run_id!r}")
+    if run_id is not None and not 1 <= run_id <= LARGEST_ID:
+        raise ValueError(f"run_id must be from 1 to {LARGEST_ID}, got {run_id!r}")
+    if default_credit not in CREDITS:
+        raise ValueError(f"default_credit must be one of {', '.join(map(repr, CREDITS))}, got {default_credit!r}")
+    options = Options(run_id, check_ok_to_run, report_failure, default_credit, require_start, require_finish)
     return Guard(process_key, client, options)
 
 
@@ -125,168 +132,184 @@ class Guard:
 
     def __call__(self, function: F) -> F:
         """Decorate a function, sync or async; each call of it is a use of its own."""
-        if isinstance(function, classmethod | staticmethod):
-            return cast(F, type(function)(self(function.__func__)))
-        _refuse_what_ends_too_early(function)
-        if _is_async(function):
-
-            @functools.wraps(function)
-            async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-                async with Guard(self._process_key, self._client, self._options):
-                    return await function(*args, **kwargs)
-
-            return cast(F, guarded_async)
-
-        @functools.wraps(function)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            with Guard(self._process_key, self._client, self._options):
-                return function(*args, **kwargs)
-
-        return cast(F, guarded)
+        return decorated(function, lambda: Guard(self._process_key, self._client, self._options))
 
     def __enter__(self) -> Run:
         use = self._begin()
         try:
             return use.enter()
-        except BaseException:
+        except BaseException as error:
             self._use = None
-            use.step_back()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        use, self._use = self._use, None
-        if use is None:
-            raise self._not_entered()
-        try:
-            use.exit(error)
-        except BaseException:
-            use.see_that_it_is_left(error)
+            use.step_back(error)
             raise
 
     async def __aenter__(self) -> Run:
+        _check_loop()
         use = self._begin()
         try:
             return await use.aenter()
-        except BaseException:
+        except BaseException as error:
             self._use = None
-            use.astep_back()
+            use.step_back(error)
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        use, self._use = self._use, None
-        if use is None:
-            raise self._not_entered()
-        await use.aexit(error)
+    def _exit(self, _held: object, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._end().exit(error)
+
+    async def _aexit(self, _held: object, _kind: object, error: BaseException | None, _trace: object) -> None:
+        await self._end().aexit(error)
+
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+
+    else:
+        __exit__ = Leaving(_exit)
+        __aexit__ = Leaving(_aexit)
 
     def _begin(self) -> _Use:
         use = _Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:
                 self._use = use
+                Leaving.expect(self, lambda: self._forget(use))
                 return use
         raise RuntimeError(
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
         )
 
-    def _not_entered(self) -> RuntimeError:
-        return RuntimeError(f"{self!r} is left, but was not entered")
+    def _end(self) -> _Use:
+        use, self._use = self._use, None
+        if use is None:
+            raise RuntimeError(f"{self!r} is left, but was not entered")
+        return use
+
+    def _forget(self, use: _Use) -> None:
+        """A block is over; nothing is to be done unless an interruption came before it could be left."""
+        if self._use is use:
+            self._use = None
+        use.abandon()
 
 
 class _Use:
     """One use of a guard, from entering to leaving."""
 
     def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
+        check_interpreter()
         self._client = client or shared_client()
         self._process_key = process_key or default_process_key(client)
+        self._options = options
         with importing():
-            from anymate_guard._lifecycle.delivery import Stay  # with the client and the journal, 40 ms
+            from anymate_guard._guard import driver  # with the client and the journal, 40 ms
+            from anymate_guard._lifecycle.sharing import Place
 
-        self._stay = Stay(self._client, self._process_key, options)
+        self._program = driver.program
+        self._driver = driver.Driver(self._client)
+        self._place = Place()
         self._process = os.getpid()
         self._holds_signals = False
         self._scope: Scope | None = None
 
     def enter(self) -> Run:
         self._hold_signals()
-        return self._open(self._stay.enter())
-
-    def step_back(self) -> None:
-        """Undo entering, as far as it got; an exception has ended it."""
-        try:
-            self._stay.step_back()
-        finally:
-            self._close()
-
-    def exit(self, error: BaseException | None) -> None:
-        try:
-            with signals.deferred() if self._holds_signals else contextlib.nullcontext():
-                self._leave(error)
-        finally:
-            self._close()
-
-    def see_that_it_is_left(self, error: BaseException | None) -> None:
-        """Leave if that was not done yet, as an exception out of a signal handler may have come before it."""
-        try:
-            self._leave(error)
-        finally:
-            self._close()
+        shared = self._driver.run(self._entering())
+        if self._holds_signals:
+            signals.raise_asked()
+        return self._open(shared.run)
 
     async def aenter(self) -> Run:
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
-        entering = in_thread(self._stay.enter)
-        await ended(entering)
-        return self._open(entering.result())
+        entering = in_thread(self._driver.run, self._entering())
+        try:
+            await ended(entering)
+        except BaseException as error:
+            # Not waited for, as the task was cancelled or closed: the life ends in its thread.
+            self._driver.interruption = GivenUp(f"{type(error).__name__} while entering")
+            entering.add_done_callback(lambda _: self.abandon())
+            raise
+        return self._open(entering.result().run)
 
-    def astep_back(self) -> None:
-        """Undo entering, which may be under way still; nothing here waits, as the task was cancelled or closed."""
-        self._stay.give_up()
-        see_to(self._stay.step_back)
+    def step_back(self, error: BaseException) -> None:
+        """Undo what entering has done here; the run was given up by its life, or is by whoever sees that."""
+        signals.saw(error)
+        self.abandon()
         self._close()
+
+    def exit(self, error: BaseException | None) -> None:
+        try:
+            if isinstance(error, GeneratorExit) and self._driver.journal.in_transaction:
+                self.abandon()  # the garbage collector closes a generator in the middle of our own work
+                return
+            with signals.deferred() if self._holds_signals else contextlib.nullcontext():
+                self._leave(error)
+        except BaseException:
+            self.abandon()
+            raise
+        finally:
+            self._close_after(error)
 
     async def aexit(self, error: BaseException | None) -> None:
         import asyncio
 
+        cancelled = None
         try:
             if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
-                see_to(self._leave, error)
+                self.abandon()
                 return
             leaving = in_thread(self._leave, error)
-            cancelled = None
             while not leaving.done():
                 try:
                     await ended(leaving)
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
-            if cancelled is not None and error is None:
-                raise cancelled
-            leaving.result()
-            if self._holds_signals:
-                signals.raise_pending()
+            if cancelled is None or error is not None:
+                leaving.result()
+        except BaseException:
+            self.abandon()
+            raise
         finally:
-            self._close()
+            self._close_after(error or cancelled)
+        if cancelled is not None and error is None:
+            raise cancelled
+
+    def abandon(self) -> None:
+        """Let go of the run, if that was not done yet: it is finished by whoever sees it next."""
+        if os.getpid() == self._process:
+            self._program.abandon(self._place)
+
+    def _entering(self) -> Life[Shared]:
+        from anymate_guard._lifecycle.entering import entering
+
+        return entering(self._program, self._place, self._driver.way(), self._process_key, self._options)
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
         self._scope = Scope(run, lambda: _log.unbind(bound))
         return run
 
-    def _outcome(self, error: BaseException | None) -> Outcome:
-        if error is None:
-            return "succeeded"
-        if signals.raised(error) or isinstance(error, (KeyboardInterrupt, GeneratorExit, *_cancellations())):
-            return "interrupted"
-        if isinstance(error, SystemExit) and (error.code is None or error.code == 0):
-            return "succeeded"
-        return "failed"
-
     def _leave(self, error: BaseException | None) -> None:
-        if os.getpid() == self._process:  # a forked child leaves it to its parent
-            self._stay.leave(self._outcome(error), _message(error))
+        from anymate_guard._lifecycle.leaving import leaving
+
+        if os.getpid() != self._process:  # a forked child leaves it to its parent
+            return
+        outcome, failure = outcome_of(error), message_of(error)
+        way = self._driver.way()
+        self._driver.run(leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure))
+
+    def _close_after(self, error: BaseException | None) -> None:
+        """Put things back; an exit that a signal asked for, and that the body did not leave with, is raised now."""
+        signals.saw(error)
+        held = self._holds_signals
+        self._close()
+        if held and error is None:
+            signals.raise_asked()
 
     def _close(self) -> None:
         if self._scope is not None:
@@ -302,19 +325,8 @@ class _Use:
             signals.release()
 
 
-def _message(error: BaseException | None) -> str:
-    """What to report of a failure; the exception's own text may fail, too."""
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # noqa: BLE001  # whatever the program's __str__ raises
-        return name
-
-
-def _cancellations() -> tuple[type[BaseException], ...]:
-    """What a cancelled task raises; importing asyncio takes longer than a guarded run, so only if the program did."""
-    cancelled = getattr(sys.modules.get("asyncio"), "CancelledError", None)  # another thread may be importing it
-    return () if cancelled is None else (cancelled,)
+class GivenUp(BaseException):
+    """Thrown into the life of a guard that nobody waits for any more."""
 
 
 def _check_client(client: object) -> None:
@@ -324,24 +336,20 @@ def _check_client(client: object) -> None:
         raise TypeError(f"client must be an AnymateClient, got {client!r}")
 
 
-def _is_async(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+def _check_loop() -> None:
+    import asyncio
 
-
-def _refuse_what_ends_too_early(function: Callable[..., Any]) -> None:
-    if inspect.isclass(function):
-        raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
-    for candidate in (function, type(function).__call__):
-        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
-            raise TypeError(
-                f"{function!r} is a generator function: its run would end before its body began; "
-                "use `with anymate_run(...)` inside it"
-            )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "`async with anymate_run(...)` needs asyncio, and another event loop is running: use `with` there"
+        ) from None
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = Lock()
 
 
 in_child(_after_fork)

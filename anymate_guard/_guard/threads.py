@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anymate_guard._process.fork import in_child
+from anymate_guard._process.locks import Lock
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 _MOST = 32  # each call is short, or waits for Anymate
 
-_lock = threading.Lock()
+_lock = Lock()
 _executor: ThreadPoolExecutor | None = None
 
 
@@ -51,22 +51,6 @@ def in_thread(call: Callable[..., T], *args: object) -> Future[T]:
     return future
 
 
-def see_to(call: Callable[..., object], *args: object) -> None:
-    """Call for a coroutine that is being closed: in a worker thread if this one runs a loop, else here.
-
-    The garbage collector may do that in the midst of anything, so this waits for no other thread, whose turn might only
-    come when this one goes on, and takes no lock that this one may hold.
-    """
-    import asyncio
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        call(*args)
-    else:
-        loop.call_soon(lambda: in_thread(call, *args))
-
-
 async def ended(future: Future[Any]) -> None:
     """Wait for a call in a thread; cancelled, leave it alone."""
     import asyncio  # whose own way to wait cancels the call, too, and takes longer
@@ -88,7 +72,7 @@ async def ended(future: Future[Any]) -> None:
 
 def _after_fork() -> None:
     global _lock, _executor
-    _lock, _executor = threading.Lock(), None
+    _lock, _executor = Lock(), None
 
 
 in_child(_after_fork)

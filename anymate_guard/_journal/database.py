@@ -1,225 +1,342 @@
-"""The sqlite file of a journal, and the lock file beside it: opened, shared with threads and forks, and recovered.
-
-A file that is damaged, locked, of another version, or on a full or read-only disk stops nobody: it is said once per
-process, and the operation goes on as if there were none.
-"""
+"""The sqlite file of a journal: made, believed or not, read and written, made durable, and recovered."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import sqlite3
-import threading
+import stat
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from anymate_guard._deadline import Deadline
-from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Damaged
-from anymate_guard._log import emit
-from anymate_guard._process.fork import Taken, around
+from anymate_guard._journal.rules import FIELDS, Finish, Row, View
 
-T = TypeVar("T")
-Statement = tuple[str, tuple[object, ...]]
 Connection = sqlite3.Connection
+TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 
-_PATIENCE = 2.0  # seconds to wait for a locked file, at most
-_FORKING = 1.0  # seconds that a fork waits for it: a signal handler may fork in the middle of it all
-_POLL = 0.01
-_TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError, Damaged)
+_VERSION = 2
+_SCHEMA = (
+    f"CREATE TABLE rows ({', '.join(FIELDS)}, PRIMARY KEY (id))",
+    "CREATE INDEX of_process ON rows (address, process_key) WHERE state <> 'refused'",
+    """CREATE INDEX abandoned ON rows (address, username, began)
+    WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
+    "CREATE INDEX of_owner ON rows (owner) WHERE owner <> 0",
+    "CREATE TABLE outages (address PRIMARY KEY, at)",
+    """CREATE TABLE history
+    (address, username, process_key, run_id, began, ended, outcome, entries, seconds_saved, delivered)""",
+    "CREATE INDEX ended ON history (ended)",
+    "CREATE TABLE file (number)",
+)
+_COLUMNS = ", ".join(FIELDS)
+_MARKS = ", ".join("?" * len(FIELDS))
+_READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
+_ALL = f"{_READ} ORDER BY began"
+_OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused'"
+_ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
+    AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
+_OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
+_OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
+_PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
+_UPDATE = f"UPDATE rows SET ({_COLUMNS}) = ({_MARKS}) WHERE id = ? AND owner = ?"  # noqa: S608  # as above
+_DROP = "DELETE FROM rows WHERE id = ?"
+_DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
+_NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_HISTORY = "SELECT * FROM history WHERE ended >= ? ORDER BY ended DESC"
+_OUTAGE = 60.0  # seconds for which an address counts as unreachable
+_OLDEST = 90 * 86_400.0  # seconds for which a line of the history is kept
+_MOST_LINES = 100_000
+_LARGEST_LOG = 4 << 20  # bytes of the write-ahead log that are put into the file at leisure
+
+
+class Untrusted(OSError):
+    """Somebody else could have written what is in the folder."""
 
 
 class Database:
-    """A sqlite file, for the threads of one process.
+    """A sqlite file, for one thread at a time.
 
     Args:
-        folder: Where it is; made if missing, for its user only.
-        version: The number of the schema.
-        schema: The statements that make the tables of a new file.
+        folder: Where it is; made if missing, for its user only. One that others may write to is not believed, and a
+            folder of this user's under the temporary directory is taken instead.
     """
 
-    def __init__(self, folder: Path, version: int, schema: Sequence[str]) -> None:
-        self.path = folder / "journal.sqlite3"
-        self._names = str(self.path), str(self.path.with_name("owners.lock"))  # a Path takes longer to look at
-        self._version = version
-        self._schema = schema
-        # Never held while waiting for a locked file, so that a fork may wait for it. Reentrant, as the garbage
-        # collector may close a generator, and leave the guard in it, anywhere.
-        self._lock = threading.RLock()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.number = 0  # of the file that was opened last, as it may be another one by the same name
+        self.distrusted: str | None = None  # why the folder is not the one that was asked for
         self._connection: Connection | None = None
         self._inode = 0
-        self._owner: Owner | None = None
-        self._warned = False
-        self._later: list[Statement] = []  # what could not be written when it was due
-        with _making:
-            _all.append(self)
+        self._durable = True
+        self._unnamed = False  # whether the file's name may not be on the disk yet
 
     @property
-    def behind(self) -> bool:
-        """Whether there is something that could not be written yet."""
-        return bool(self._later)
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "journal.sqlite3"
 
     @property
-    def owner_id(self) -> int:
-        """The id of this process as an owner; 0 while it has none."""
-        return self._owner.id if self._owner else 0
+    def locks(self) -> Path:
+        """The file that owners lock."""
+        return self.folder / "owners.lock"
 
-    def do(self, work: Callable[[Connection], T], otherwise: T, deadline: Deadline, least: float = 0.0) -> T:
-        """Do all of something or nothing; where the file can't be used, give `otherwise`.
+    def connect(self) -> bool:
+        """See that the file that has its name now is open; True if it was opened just now.
 
-        Args:
-            work: What to do, as often as it takes; it begins with `begin` unless it is a single statement.
-            otherwise: What it comes to without the file.
-            deadline: When to give up waiting for a locked file.
-            least: Seconds to wait for it even after that.
+        Raises:
+            sqlite3.Error: It can't be used.
+            OSError: It can't be made.
         """
-        end = None
-        while True:
-            with self._lock:
-                try:
-                    return self._transact(work)
-                except _TROUBLE as error:
-                    now = time.monotonic()
-                    end = end or now + max(least, min(_PATIENCE, deadline.left() / 4))
-                    if not _is_locked(error) or now >= end:
-                        self._warn(error, self._recover(error))
-                        return otherwise
-            time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
-
-    def write(self, statements: Sequence[Statement], deadline: Deadline, least: float) -> bool:
-        """Write now, or with the next change; False for the latter."""
-
-        def work(connection: Connection) -> bool:
-            execute(connection, statements)
-            return True
-
-        written = self.do(work, False, deadline, least)
-        if not written:
-            with self._lock:
-                self._later = [*self._later, *statements]
-        return written
-
-    def close(self) -> None:
-        """Close the file; the next operation opens it again."""
-        with self._lock:
-            self._disconnect()
-
-    def me(self) -> Owner:
-        """This process as an owner; takes the lock of `do` to be held."""
-        name = self._names[1]
-        if self._owner is None:
-            self._owner = Owner(Path(name))
-        elif _inode(name) != self._owner.inode:  # somebody cleaned up: be seen in the new file, too
-            self._owner = Owner(Path(name), self._owner.id)
-        return self._owner
-
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        connection = self._connect()
-        if connection.in_transaction:  # of this thread, which the garbage collector has interrupted
-            return work(connection)
-        later, begun = self._later, False
+        if self._connection is not None and _inode(str(self.path)) != self._inode:
+            self.disconnect()  # it was moved aside or deleted
+        if self._connection is not None:
+            return False
+        self._make()
+        self._inode = _inode(str(self.path))
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
-            if later:
-                begin(connection)
-                begun = True
-                execute(connection, later)
-            result = work(connection)
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-        except _TROUBLE:
-            connection.rollback()
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
             raise
-        except BaseException:  # an interruption, which may come when all is written
-            if connection.in_transaction:
-                connection.rollback()
-            elif begun:
-                self._later = self._later[len(later) :]
-            raise
-        self._later = self._later[len(later) :]
-        return result
+        self._connection = connection
+        return True
 
-    def _connect(self) -> Connection:
-        if self._connection is not None and _inode(self._names[0]) != self._inode:
-            self._disconnect()  # it was moved aside or deleted
-        if self._connection is None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._inode = _inode(self._names[0])
-            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-    def _prepare(self, connection: Connection) -> None:
-        """Set up a connection, and the tables in a new file."""
-        connection.execute("PRAGMA page_size = 1024")  # in a new file; a page is written for every change
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        with connection:  # which commits, or rolls back
-            begin(connection)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > self._version:
-                raise _Newer(f"its schema {version} is newer than {self._version}")
-            if version == 0:
-                execute(connection, [(statement, ()) for statement in self._schema])
-                connection.execute(f"PRAGMA user_version = {self._version}")
-
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Close the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
-    def _recover(self, error: Exception) -> str:
-        """See that the next operation can start afresh; what people can do comes back."""
-        if _is_locked(error):
-            return "close the program that holds it"
-        self._disconnect()
-        if isinstance(error, _Newer):
-            return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
-        if _is_damaged(error):
-            return f"it was moved to {self._move_aside()}; what it held may still be read from there"
-        return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """Do all that is in the block, or nothing; nobody else changes anything meanwhile."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
 
-    def _move_aside(self) -> Path:
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read one state of the file, whoever is changing it."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        connection = self._connection
+        if connection is None:
+            raise sqlite3.OperationalError("the journal is not open")
+        connection.execute(begin)
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+
+    def sync(self) -> None:
+        """See that what was written is on the disk, without holding anybody up; any thread may do so.
+
+        Raises:
+            OSError: The disk says that it is not.
+        """
+        if self._unnamed:
+            _sync_folder(self.folder)
+            self._unnamed = False
+        if self._durable:
+            return  # each transaction was
+        with contextlib.suppress(FileNotFoundError):
+            log = os.open(f"{self.path}-wal", os.O_RDWR)
+            try:
+                os.fsync(log)
+                size = os.fstat(log).st_size
+            finally:
+                os.close(log)
+            if size > _LARGEST_LOG:
+                with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
+                    another.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _make(self) -> None:
+        """Make the folder and the file, unless they are there; take another folder if these can't be believed."""
+        try:
+            self._make_in_folder()
+        except Untrusted as error:
+            if self.distrusted is not None:
+                raise
+            self.distrusted = str(error)
+            self.folder = Path(tempfile.gettempdir()) / f"anymate_guard-{_user()}"
+            self._make_in_folder()
+
+    def _make_in_folder(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_trust(self.folder.resolve(), is_folder=True)
+        for path in (self.path, self.locks):
+            _check_trust(path, is_folder=False)
+        if not self.path.exists():
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                self._unnamed = True
+
+    def _prepare(self, connection: Connection) -> None:
+        """Set up a connection, and the tables in a new file."""
+        connection.execute("PRAGMA page_size = 1024")  # in a new file; a page is written for every change
+        self._choose_mode(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        with connection:  # which commits, or rolls back
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise Newer(f"its schema {version} is newer than {_VERSION}")
+            if version == 0:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO file VALUES (?)", (int.from_bytes(os.urandom(7), "big") + 1,))
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            (self.number,) = connection.execute("SELECT number FROM file").fetchone()
+
+    def _choose_mode(self, connection: Connection) -> None:
+        """Write ahead, which waits for no disk; on a filesystem that can't, make each transaction durable."""
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if is_locked(error):
+                raise
+            (mode,) = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()
+        self._durable = mode != "wal"
+        connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # `sync` does it, so that no guard waits for it
+
+    def move_aside(self) -> str:
+        """Let the next operation begin a new file, as this one is damaged; what people can do comes back."""
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        with contextlib.suppress(OSError), self.me().alone():
-            if _inode(self._names[0]) == self._inode:  # else another program has moved it and made a new one
+        if _inode(str(self.path)) == self._inode:  # else another program was faster
+            try:
                 for suffix in ("-wal", "-shm", ""):
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH104  # a suffix, not a path
-        return aside
-
-    def _warn(self, error: object, remedy: str) -> None:
-        if not self._warned:
-            self._warned = True
-            emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
+            except OSError as error:  # on Windows, while another program has it open
+                return f"it is damaged and could not be moved away ({error.strerror}): close the programs that use it"
+        return f"it was damaged and was moved to {aside}; what it held may still be read from there"
 
 
-class _Newer(sqlite3.Error):
+class Newer(sqlite3.Error):
     """The file has a schema that this version does not know."""
 
 
-def begin(connection: Connection) -> None:
-    """Make what follows one change, for which nobody else's is in the way."""
-    if not connection.in_transaction:
-        connection.execute("BEGIN IMMEDIATE")
+class Rows:
+    """The table that rules read, in one transaction.
+
+    Rows that make no sense are left out, so that they stop nobody.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def of_process(self, address: str, process_key: str) -> list[Row]:
+        """The rows of a process, but for refused ones."""
+        return self._rows(_OF_PROCESS, (address, process_key))
+
+    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
+        """The rows of an account that nobody is at, oldest first."""
+        return self._rows(_ABANDONED, (address, username, most))
+
+    def owners(self) -> list[int]:
+        """All owners of rows."""
+        return [owner for (owner,) in self._connection.execute(_OWNERS) if type(owner) is int]
+
+    def of_owner(self, owner: int) -> list[Row]:
+        """The rows of an owner."""
+        return self._rows(_OF_OWNER, (owner,))
+
+    def all(self) -> list[Row]:
+        """Every row, oldest first."""
+        return self._rows(_ALL, ())
+
+    def outage(self, address: str, now: float) -> bool:
+        """Whether an address was unreachable less than a minute ago."""
+        found = self._connection.execute("SELECT at FROM outages WHERE address = ?", (address,)).fetchone()
+        return found is not None and type(found[0]) is float and abs(now - found[0]) < _OUTAGE
+
+    def put(self, row: Row) -> None:
+        """Write a row."""
+        self._connection.execute(_PUT, _values(row))
+
+    def put_mine(self, row: Row, me: int) -> bool:
+        """Write a row that is there already; False if another program has taken it."""
+        return self._connection.execute(_UPDATE, (*_values(row), row.id, me)).rowcount == 1
+
+    def drop(self, number: int, me: int | None = None) -> None:
+        """Delete a row; given an owner, only if it is that one's."""
+        if me is None:
+            self._connection.execute(_DROP, (number,))
+        else:
+            self._connection.execute(_DROP_MINE, (number, me))
+
+    def change(self, view: View, address: str) -> None:
+        """Write what a rule changed."""
+        for row in view.puts.values():
+            self.put(row)
+        for number in view.drops:
+            self.drop(number)
+        for finish, how in view.history:
+            self._connection.execute(_NOTE, _line(finish, how, view.now))
+        if view.reachable is False:
+            self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (address, view.now))
+        elif view.reachable and view.outage:
+            self._connection.execute("DELETE FROM outages WHERE address = ?", (address,))
+
+    def empty(self) -> None:
+        """Delete everything."""
+        for table in ("rows", "outages", "history"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # nothing of it comes from outside
+
+    def forget_history(self, now: float) -> None:
+        """Delete the oldest lines of the history."""
+        self._connection.execute("DELETE FROM history WHERE ended < ?", (now - _OLDEST,))
+        self._connection.execute(
+            "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?", (_MOST_LINES,)
+        )
+
+    def history(self, since: float) -> list[tuple[Any, ...]]:
+        """The lines of the history since a time, newest first."""
+        return self._connection.execute(
+            "SELECT * FROM history WHERE ended >= ? ORDER BY ended DESC", (since,)
+        ).fetchall()
+
+    def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
+        rows = []
+        for columns in self._connection.execute(statement, values):
+            with contextlib.suppress(ValueError, TypeError):
+                rows.append(Row.of(columns))
+        return rows
 
 
-def execute(connection: Connection, statements: Sequence[Statement]) -> None:
-    """Execute statements as one change."""
-    if len(statements) > 1:
-        begin(connection)
-    for statement, values in statements:
-        connection.execute(statement, values)
+def is_locked(error: Exception) -> bool:
+    """Whether another program is changing the file just now."""
+    return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
+
+
+def is_damaged(error: Exception) -> bool:
+    """Whether the file is no database, a malformed one, or somebody else's."""
+    foreign = isinstance(error, sqlite3.OperationalError) and any(
+        sign in str(error) for sign in ("no such", "columns", "decode", "already exists")
+    )
+    return foreign or isinstance(error, sqlite3.IntegrityError) or type(error) is sqlite3.DatabaseError
+
+
+def _values(row: Row) -> tuple[object, ...]:
+    return tuple([getattr(row, name) for name in FIELDS])
+
+
+def _line(finish: Finish, how: str, now: float) -> tuple[object, ...]:
+    row, kpis = finish.rows[0], finish.kpis
+    began = min(row.began for row in finish.rows)
+    account = (row.address, row.username, row.process_key)
+    return (*account, finish.run_id, began, now, finish.outcome, kpis.entries, kpis.seconds_saved, how)
 
 
 def _inode(path: str) -> int:
@@ -230,43 +347,31 @@ def _inode(path: str) -> int:
         return 0
 
 
-def _is_locked(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
+def _user() -> int:
+    return os.getuid() if sys.platform != "win32" else 0
 
 
-def _is_damaged(error: Exception) -> bool:
-    """Whether the file is no database, a malformed one, or somebody else's."""
-    foreign = isinstance(error, sqlite3.OperationalError) and any(
-        sign in str(error) for sign in ("no such", "columns", "decode", "already exists")
-    )
-    return foreign or isinstance(error, (Damaged, sqlite3.IntegrityError)) or type(error) is sqlite3.DatabaseError
+def _check_trust(path: Path, *, is_folder: bool) -> None:
+    """Raise `Untrusted` for what is a link, belongs to another user, or can be written by everybody."""
+    if sys.platform == "win32":
+        return  # its folders are private to the user by default
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not is_folder and stat.S_ISLNK(status.st_mode):
+        raise Untrusted(f"{path} is a link")
+    if not is_folder and status.st_uid not in {os.geteuid(), 0}:  # containers mount folders of a group
+        raise Untrusted(f"{path} belongs to another user")
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise Untrusted(f"everybody can write to {path}")
 
 
-_making = threading.Lock()
-_all: list[Database] = []
-_leaked: list[object] = []
-
-
-def _before_fork(stopped: Taken) -> None:
-    # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
-    # locks of its parent. So no file is open, and nobody is at it, while a process forks.
-    locks: Taken = [_making, *(database._lock for database in _all)]
-    stopped.extend(lock for lock in locks if lock.acquire(timeout=_FORKING))
-    for database in _all:
-        if database._lock in stopped:
-            database._disconnect()
-
-
-def _after_fork_in_parent(stopped: Taken) -> None:
-    while stopped:
-        stopped.pop().release()
-
-
-def _after_fork() -> None:
-    # Closed, a parent's lock file would take nobody's lock away, but its number may be needed; kept, it does no harm.
-    global _making, _all
-    _leaked.append(_all)
-    _making, _all = threading.Lock(), []
-
-
-around(_before_fork, _after_fork_in_parent, lambda _: _after_fork())
+def _sync_folder(folder: Path) -> None:
+    """See that a new name is on the disk, too."""
+    if sys.platform != "win32":
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)

@@ -1,300 +1,381 @@
-"""What is open and what is owed, in sqlite: one row for every run in use and every finish not acknowledged."""
+"""What a program wants the journal's file to hold, and the file made to match it.
+
+What a program wants is a small map: its rows by their ids, or None for a row that is to go. One step writes what
+differs; it comes before every rule, at each look of the recorder, and at the end.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-import attrs
-
-from anymate_guard._deadline import Deadline
-from anymate_guard._journal.database import Connection, Database, Statement, begin, execute
+from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Account, Claims, Entered, Owed, Row, View, total
-from anymate_guard._process.fork import importing, in_child
+from anymate_guard._journal.rules import Claims, Entry, Row, Unavailable, View, released
+from anymate_guard._log import emit
+from anymate_guard._process.fork import Taken, around
+from anymate_guard._process.locks import Lock
 
 T = TypeVar("T")
 
-_VERSION = 1
-_SCHEMA = (
-    """CREATE TABLE rows (
-    id INTEGER PRIMARY KEY,
-    address TEXT NOT NULL,
-    username TEXT NOT NULL,
-    process_key TEXT NOT NULL,
-    run_id INTEGER,
-    owner INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    entries INTEGER,
-    nanoseconds INTEGER,
-    zeros INTEGER NOT NULL,
-    sent INTEGER NOT NULL,
-    at REAL NOT NULL
-    )""",
-    "CREATE TABLE outages (address TEXT PRIMARY KEY, at REAL NOT NULL)",
-)
-_COLUMNS = "id, address, username, process_key, run_id, owner, state, entries, nanoseconds, zeros, sent, at"
-_READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
-_READ_ALL = f"{_READ} ORDER BY at"
-_READ_ACCOUNT = f"{_READ} WHERE address = ? AND username = ? ORDER BY at"
-_PUT = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-# Put a row unless the rules would have to look at others: those of other programs, what is owed, what is on the same
-# process key or run, or an outage.
-_PUT_ALONE = """
-    INSERT OR REPLACE INTO rows SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-    WHERE NOT EXISTS (
-        SELECT 1 FROM rows WHERE address = ? AND username = ? AND id <> ?
-        AND (owner <> ? OR state = 'done' OR process_key = ? OR run_id = ?)
-    ) AND NOT EXISTS (SELECT 1 FROM outages WHERE address = ?)
-"""
-_PUT_BACK = (
-    "UPDATE rows SET state = 'done', sent = sent OR run_id NOTNULL WHERE id = ? AND owner = ? AND state = 'finishing'"
-)
-_DELETE = "DELETE FROM rows WHERE id = ?"
-_OUTAGE = 60.0  # seconds for which an address counts as unreachable
-_LEAST = 0.5  # seconds to wait for a locked journal where a finish would else have to be kept in memory
+_LOOK = 1.0  # seconds between two looks for programs that died
+_HOUR = 3600.0
+_FORKING = 1.0  # seconds that a fork waits for who is at the file
+_EMPTYING = 10.0  # seconds to wait for a locked file between two tests
+_CLOSING = 1.0  # seconds to wait for a locked file at the end
+_POLL = 0.01
 
 
 class Journal:
-    """The journal in one folder; `Journal.at` gives the one of this process.
-
-    Nothing here raises for a journal that can't be used: it warns once per process, and the operation goes on as if
-    there were none.
-    """
+    """The journal in one folder; `Journal.at` gives the one of this program."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = Database(folder, _VERSION, _SCHEMA)
-        self.path = self._database.path
+        self.owner = Owner()
+        self._database = Database(folder)
+        # Never held while waiting for a locked file or for the disk, so that guards and forks need not wait either.
+        self._lock = Lock()
+        self._wanted: dict[int, Row | None] = {}
+        self._entries: dict[int, Entry] = {}
+        self._written: dict[int, Row] = {}  # what the file holds of it
+        self._number = 0  # of the file that holds it
+        self._unsure = False  # whether the end of a transaction was not seen
+        self._unsynced = False
+        self._in_transaction = 0  # the thread that is in one
+        self._looked = self._swept = self._warned = -_HOUR
 
     @staticmethod
-    def at(folder: Path | None) -> Journal:
-        """The journal in a folder, or in the user's state directory; one per folder and process."""
-        name = os.path.abspath(folder or _user_folder())  # noqa: PTH100
+    def at(folder: Path) -> Journal:
+        """The journal in a folder; one per folder and program, by whatever name."""
+        name = os.path.abspath(folder)  # noqa: PTH100
         with _opening:
             journal = _journals.get(name)
             if journal is None:
-                real = os.path.realpath(name)
+                real = _real(name)
                 journal = _journals.get(real) or Journal(Path(real))
                 _journals[name] = _journals[real] = journal
             return journal
 
     @property
-    def behind(self) -> bool:
-        """Whether there is something that could not be written yet."""
-        return self._database.behind
+    def path(self) -> Path:
+        """The file."""
+        return self._database.path
 
-    def enter(self, row: Row, claims: Claims, deadline: Deadline, *, settle: bool) -> Entered:
-        """Put a row into the journal before its StartRun, unless there is something to do first.
+    @property
+    def idle(self) -> bool:
+        """Whether no guard is open, and everything is written and on the disk."""
+        return not (self._wanted or self._unsynced)
 
-        Args:
-            row: `starting`, or `open` with the id of a run that is adopted.
-            claims: Gets the rows that are claimed.
-            deadline: When to give up waiting for a locked journal.
-            settle: Whether to claim finishes that are owed to the account; the row is put only if there are none.
-        """
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is in the middle of a transaction, as the garbage collector may come there, too."""
+        return self._in_transaction == threading.get_ident()
 
-        def rule(view: View) -> Entered:
-            return view.enter(row, claims, settle=settle)
+    def add(self, entry: Entry) -> None:
+        """Want a guard's row to be in the file, with what it has recorded at each look."""
+        with self._lock:
+            self._entries[entry.row.id] = entry
+            self._wanted[entry.row.id] = entry.row
 
-        return self._rule(row.account, rule, Entered(), deadline, (row, claims))
+    def give_back(self, claims: Claims) -> None:
+        """Let go of rows that were claimed, or are open, in memory; the file follows."""
+        with self._lock:
+            for number in list(claims):
+                row = self._wanted.get(number)
+                if row is not None:
+                    entry = self._entries.pop(number, None)
+                    self._wanted[number] = released(entry.recorded() if entry else row)
+            claims.clear()
 
-    def claim(self, account: Account, claims: Claims, deadline: Deadline) -> Entered:
-        """Claim finishes that are owed to an account, without entering."""
+    def drop(self, claims: Claims) -> None:
+        """Delete rows that are settled, in memory; the file follows."""
+        with self._lock:
+            for number in list(claims):
+                self._entries.pop(number, None)
+                if number in self._wanted:
+                    self._wanted[number] = None
 
-        def rule(view: View) -> Entered:
-            return Entered(owed=view.claim(claims), outage=view.outage)
+    def clear(self, patience: float) -> None:
+        """Let the file follow, if that can be done soon; else it is done at the next look."""
+        with contextlib.suppress(Unavailable):
+            self._patiently(self._match, patience)
 
-        return self._rule(account, rule, Entered(), deadline)
+    def is_written(self, row: Row) -> bool:
+        """Whether the file holds a row, in whatever state."""
+        return row.id in self._written
 
-    def named(self, row: Row, carried: Iterable[Row], deadline: Deadline) -> None:
-        """Note the run that StartRun named, and carry into it what dead owners left without one."""
-        row.state = "open"
-        statements: list[Statement] = [(_PUT, row.values())]
-        if row.run_id is not None:
-            carry = "UPDATE rows SET run_id = ? WHERE id = ? AND run_id IS NULL AND state = 'open'"
-            statements += [(carry, (row.run_id, other.id)) for other in carried]
-        self._database.do(lambda connection: execute(connection, statements), None, deadline, _LEAST)
-
-    def record(self, rows: Iterable[tuple[Row, int | None, int | None]], deadline: Deadline) -> bool:
-        """Write the KPIs so far, entries and nanoseconds, of rows that are open; False if that was not possible."""
-
-        def work(connection: Connection) -> bool:
-            begin(connection)
-            for row, entries, nanoseconds in rows:
-                if row.state == "open":  # who leaves changes that first, and then waits for us
-                    row.owner = self._database.me().id
-                    connection.execute(_PUT, attrs.evolve(row, entries=entries, nanoseconds=nanoseconds).values())
-            return True
-
-        return self._database.do(work, False, deadline)
-
-    def start_late(self, row: Row, claims: Claims, deadline: Deadline) -> Owed | None:
-        """Claim a row whose run never got an id, to start and finish it; None while another finish is under way."""
-        alone: Owed | None = total([row])
-        return self._rule(row.account, lambda view: view.start_late(row, claims), alone, deadline, (row, claims))
-
-    def leave(self, row: Row, claims: Claims, deadline: Deadline) -> Owed | None:
-        """Mark a row done. The last one out gets the finish to be sent for all rows of its run; others get None."""
-        row.state = "done"
-        alone: Owed | None = total([row])
-        return self._rule(row.account, lambda view: view.leave(row, claims), alone, deadline, (row, claims))
-
-    def store(self, owed: Owed, claims: Claims, deadline: Deadline, *, sent: bool, unreachable: bool = False) -> bool:
-        """Give a claimed finish back, as it could not be delivered; False when the journal does not hold it.
+    def apply(self, address: str, rule: Callable[[View], T], patience: float, *, durable: bool = False) -> T:
+        """Apply a rule, and write what it changes as one transaction.
 
         Args:
-            owed: The finish.
-            claims: Where it was claimed.
-            deadline: When to give up waiting for a locked journal.
-            sent: Whether it may have reached Anymate.
-            unreachable: Whether to note that its address was unreachable just now.
+            address: Whose outages matter.
+            rule: What to do; it may be called more than once.
+            patience: Seconds to wait for a file that can't be written.
+            durable: Whether to see that it is on the disk.
+
+        Raises:
+            Unavailable: The file could not be written.
         """
-        rows = [attrs.evolve(row, state="done", sent=sent, run_id=owed.run_id) for row in owed.rows]
-        statements: list[Statement] = [(_PUT, row.values()) for row in rows]
-        if unreachable:
-            statements.append(_outage(owed.rows[0].address))
-        stored = self._database.write(statements, deadline, _LEAST)
-        claims.drop(owed.rows)
-        return stored or owed.written
+        result = self._patiently(lambda: self._apply(address, rule), patience)
+        if durable:
+            self._sync()
+        return result
 
-    def give_back(self, owed: Iterable[Owed], claims: Claims, deadline: Deadline) -> None:
-        """Give back claimed finishes that were not tried."""
-        rows = [row for one in owed for row in one.rows]
-        statements = [(_PUT, attrs.evolve(row, state="done").values()) for row in rows]
-        self._database.write(statements, deadline, _LEAST)
-        claims.drop(rows)
+    def read(self, address: str, rule: Callable[[View], T], patience: float = 0.0) -> T:
+        """Apply a rule that changes nothing, whoever is writing.
 
-    def forget(self, rows: Sequence[Row], deadline: Deadline, *, reachable: bool = False) -> None:
-        """Delete rows that are settled, and the note of an outage that is over."""
-        statements: list[Statement] = [(_DELETE, (row.id,)) for row in rows]
-        if reachable:
-            statements.append(_no_outage(rows[0].address))
-        self._database.write(statements, deadline, _LEAST)
+        Raises:
+            Unavailable: The file could not be read.
+        """
 
-    def put_back(self, claims: Claims, deadline: Deadline, row: Row | None = None) -> None:
-        """Give back what a call that was interrupted has claimed, and keep what a row that it leaves is owed."""
-        me = self._database.owner_id
-        statements: list[Statement] = [(_PUT_BACK, (number, me)) for number in claims.held]
-        if row is not None:
-            row.state, row.owner, row.sent = "done", row.owner or me, row.sent or row.id in claims.tried
-            statements.append((_PUT, row.values()))
-        if statements:
-            self._database.write(statements, deadline, _LEAST)
-        claims.held.clear()
+        def work() -> T:
+            self._open()
+            with self._database.reading() as connection:
+                return rule(self._view(Rows(connection), address))
 
-    def unreachable(self, address: str, deadline: Deadline) -> None:
-        """Note that an address was unreachable just now."""
-        self._database.do(lambda connection: execute(connection, [_outage(address)]), None, deadline)
+        return self._patiently(work, patience)
 
-    def reachable(self, address: str, deadline: Deadline) -> None:
-        """Note that an address answers again."""
-        self._database.do(lambda connection: execute(connection, [_no_outage(address)]), None, deadline)
+    def look(self) -> None:
+        """Make the file match what is wanted and recorded by now, on the disk, and be seen as alive."""
+        with contextlib.suppress(Unavailable):
+            self._patiently(self._match, 0.0)
+            if self._unsynced:
+                self._sync()
 
-    def rows(self, deadline: Deadline) -> list[tuple[Row, bool]]:
-        """Every row, and whether its owner is alive."""
+    def empty(self) -> None:
+        """Forget everything, for the next test.
 
-        def work(connection: Connection) -> list[tuple[Row, bool]]:
-            rows = [Row.of(columns) for columns in connection.execute(_READ_ALL)]
-            return [(row, self._database.me().alive(row.owner)) for row in rows]
+        Raises:
+            Unavailable: The file could not be written.
+        """
+        with self._lock:
+            self._wanted.clear()
+            self._entries.clear()
+            self._written.clear()
 
-        return self._database.do(work, [], deadline)
+        def work() -> None:
+            self._open()
+            with self._database.changing() as connection:
+                Rows(connection).empty()
+
+        self._patiently(work, _EMPTYING)
 
     def close(self) -> None:
-        """Write what could not be written yet, and close the file; the next operation opens it again."""
-        if self.behind:
-            self._database.write([], Deadline.after(_LEAST), _LEAST)
-        self._database.close()
+        """Make the file match, and close it; the next operation opens it again."""
+        with contextlib.suppress(Unavailable):
+            self._patiently(self._match, _CLOSING if self._differences() else 0.0)
+        with self._lock:
+            self._database.disconnect()
 
-    def _rule(
-        self,
-        account: Account,
-        rule: Callable[[View], T],
-        otherwise: T,
-        deadline: Deadline,
-        mine: tuple[Row, Claims] | None = None,
-    ) -> T:
-        """Apply a rule to the rows of an account, and write what it changed.
+    def _match(self) -> None:
+        for entry in list(self._entries.values()):
+            row = entry.recorded()
+            if row.id in self._entries:
+                self._wanted[row.id] = row
+        if not self._wanted and not self._unsure:
+            return
+        if self._open() or self._unsure or self._differences():
+            self._apply("", lambda _: None)
 
-        A rule about one row is tried as if there were no others, as is most often so: that takes a single statement.
-        """
+    def _patiently(self, work: Callable[[], T], patience: float) -> T:
+        """Do something with the file, again and again while it can't be used."""
+        end = time.monotonic() + patience
+        while True:
+            with self._lock:
+                try:
+                    return work()
+                except TROUBLE as error:
+                    failure, remedy = error, self._recover(error)
+            if time.monotonic() >= end:
+                self._warn(failure, remedy)
+                raise Unavailable(f"{failure}; {remedy}")
+            time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 
-        def work(connection: Connection) -> T:
-            owner = self._database.me()
-            if mine is not None:
-                put, result = _put_alone(connection, owner, rule, *mine)
-                if put:
-                    return result
-            begin(connection)
-            rows = [Row.of(columns) for columns in connection.execute(_READ_ACCOUNT, account)]
-            found = connection.execute("SELECT at FROM outages WHERE address = ?", account[:1]).fetchone()
-            outage = found is not None and abs(time.time() - found[0]) < _OUTAGE
-            if found is not None and not outage:
-                execute(connection, [_no_outage(account[0])])
-            view = View(rows, owner.id, owner.alive, outage=outage)
-            result = rule(view)
-            execute(connection, [(_PUT, row.values()) for row in view.changed])
-            execute(connection, [(_DELETE, (row.id,)) for row in view.dropped])
-            return result
+    def _open(self) -> bool:
+        """See that both files are the ones that have their names now; True if that has changed."""
+        fresh = self._database.connect()
+        if self._database.distrusted is not None:
+            self._warn(self._database.distrusted, f"{self.path} is used instead; make the folder this user's own")
+        return self.owner.hold(self._database.locks) or fresh
 
-        return self._database.do(work, otherwise, deadline)
+    def _apply(self, address: str, rule: Callable[[View], T]) -> T:
+        fresh = self._open()
+        self._in_transaction = threading.get_ident()
+        try:
+            with self._database.changing() as connection:
+                rows = Rows(connection)
+                if fresh or self._unsure:
+                    self._compare(rows)
+                wrote = self._write_differences(rows)
+                view = self._view(rows, address)
+                result = rule(view)
+                rows.change(view, address)
+                if view.look and time.monotonic() - self._swept > _HOUR:
+                    rows.forget_history(view.now)
+                    self._swept = time.monotonic()
+                self._unsure = True
+        finally:
+            self._in_transaction = 0
+        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops)})
+        self._unsure = False
+        return result
 
+    def _view(self, rows: Rows, address: str) -> View:
+        now, since = time.time(), time.monotonic()
+        look = since - self._looked >= _LOOK
+        if look:
+            self._looked = since
+        return View(
+            rows,
+            self.owner.id,
+            self.owner.alive,
+            lambda number: self._wanted.get(number) is not None,
+            now=now,
+            boot=now - since,
+            outage=rows.outage(address, now),
+            look=look,
+        )
 
-def _put_alone(
-    connection: Connection, owner: Owner, rule: Callable[[View], T], row: Row, claims: Claims
-) -> tuple[bool, T]:
-    """Apply a rule to a row as if there were no others; False, and nothing is changed, where there are some."""
-    before = row.state, row.owner, row.sent, dict(claims.held), set(claims.tried)
-    result = rule(View([], owner.id, owner.alive, outage=False))
-    condition = (*row.account, row.id, owner.id, row.process_key, row.run_id, row.address)
-    put = False
-    try:
-        put = connection.execute(_PUT_ALONE, (*row.values(), *condition)).rowcount == 1
-    except Exception:  # not for an interruption, before which the row may have been put
-        row.state, row.owner, row.sent, claims.held, claims.tried = before
-        raise
-    if not put:
-        row.state, row.owner, row.sent, claims.held, claims.tried = before
-    return put, result
+    def _compare(self, rows: Rows) -> None:
+        """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
+        if self._number != self._database.number:
+            self._written.clear()
+            self._number = self._database.number
+        held = {row.id: row for row in rows.of_owner(self.owner.id)}
+        for number, row in held.items():
+            self._written[number] = row
+            if number not in self._wanted:  # claimed by a step whose end was not seen
+                self._wanted[number] = released(row)
+        for number in self._written.keys() - held.keys() - self._wanted.keys():
+            del self._written[number]
 
+    def _differences(self) -> list[tuple[int, Row | None]]:
+        return [(number, row) for number, row in list(self._wanted.items()) if self._written.get(number) is not row]
 
-def _user_folder() -> str:
-    with importing():
-        import platformdirs  # 4 ms
+    def _write_differences(self, rows: Rows) -> dict[int, Row | None]:
+        """Write what differs, and give back what was written."""
+        wrote: dict[int, Row | None] = {}
+        for number, wanted in self._differences():
+            row = wanted
+            if row is None:
+                rows.drop(number, self.owner.id)
+            elif number not in self._written:
+                row = row if row.state in {"done", "refused"} else row.but(owner=self.owner.id)
+                rows.put(row)
+            elif not rows.put_mine(row, self.owner.id):
+                row = self._begin_anew(number)
+                wrote[number] = None
+                if row is None:
+                    continue
+                rows.put(row)
+            wrote[row.id if row else number] = row
+        return wrote
 
-    return platformdirs.user_state_dir("anymate_guard", appauthor=False)
+    def _begin_anew(self, number: int) -> Row | None:
+        """Leave a row to the program that took it."""
+        entry, taken = self._entries.pop(number, None), self._written.pop(number)
+        del self._wanted[number]
+        if entry is None:
+            return None
+        row = entry.begin_anew(taken)
+        self._entries[row.id], self._wanted[row.id] = entry, row
+        return row
 
+    def _note(self, holds: Mapping[int, Row | None]) -> None:
+        """Remember what the file holds, once a transaction has ended."""
+        for number, row in holds.items():
+            if row is not None and row.owner == self.owner.id:
+                self._wanted[number] = self._written[number] = row
+                if number in self._entries:
+                    self._entries[number].row = row
+            else:
+                self._wanted.pop(number, None)
+                self._written.pop(number, None)
+            if row is None or row.state not in {"starting", "open"}:
+                self._entries.pop(number, None)
+        self._unsynced |= bool(holds)
 
-def close_all() -> None:
-    """Close every journal of this process."""
-    for journal in all_journals():
-        journal.close()
+    def _sync(self) -> None:
+        self._unsynced = False
+        try:
+            self._database.sync()
+        except TROUBLE as error:
+            self._unsynced = True
+            with self._lock:
+                self._warn(error, "see whether the disk is full or broken")
+
+    def _recover(self, error: Exception) -> str:
+        """See that the next operation can start afresh; what people can do comes back."""
+        if is_locked(error):
+            return "close the program that holds it"
+        self._database.disconnect()
+        if isinstance(error, Newer):
+            return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
+        if is_damaged(error):
+            return self._database.move_aside()
+        return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
+
+    def _warn(self, error: object, remedy: str) -> None:
+        if time.monotonic() - self._warned > _HOUR:
+            self._warned = time.monotonic()
+            emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
+
+    def _before_fork(self) -> bool:
+        # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
+        # locks of its parent. So no file is open, and nobody is at it, while a process forks.
+        taken = self._lock.acquire(timeout=_FORKING)
+        if taken:
+            self._database.disconnect()
+        return taken
 
 
 def all_journals() -> set[Journal]:
-    """Every journal that this process has used."""
+    """Every journal that this program has used."""
     with _opening:
         return set(_journals.values())
 
 
-def _outage(address: str) -> Statement:
-    return "INSERT OR REPLACE INTO outages VALUES (?, ?)", (address, time.time())
+def close_all() -> None:
+    """Close every journal of this program."""
+    for journal in all_journals():
+        journal.close()
 
 
-def _no_outage(address: str) -> Statement:
-    return "DELETE FROM outages WHERE address = ?", (address,)
+def _real(name: str) -> str:
+    try:
+        return os.path.realpath(name)
+    except OSError:  # Windows refuses to look at some
+        return name
 
 
-_opening = threading.Lock()
+_opening = Lock()
 _journals: dict[str, Journal] = {}
+_leaked: list[object] = []
 
 
-def _after_fork() -> None:
+def _before_fork(stopped: Taken) -> None:
+    stopped.extend(journal for journal in all_journals() if journal._before_fork())
+    if _opening.acquire(timeout=_FORKING):
+        stopped.append(_opening)
+
+
+def _after_fork_in_parent(stopped: Taken) -> None:
+    while stopped:
+        taken = stopped.pop()
+        (taken._lock if isinstance(taken, Journal) else taken).release()
+
+
+def _after_fork(_: Taken) -> None:
     global _opening, _journals
-    _opening, _journals = threading.Lock(), {}
+    for journal in set(_journals.values()):
+        journal.owner.close()  # or its parent would count as alive for as long as this child is
+        _leaked.append(journal)  # sqlite must not close what it has opened in the parent
+    _opening, _journals = Lock(), {}
 
 
-in_child(_after_fork)
+around(_before_fork, _after_fork_in_parent, _after_fork)

@@ -1,81 +1,105 @@
 """Who is alive: a lock of the operating system that ends with its process and is not inherited by its children.
 
-Every process holds a lock on one byte of one file, at a random offset that is its owner id. A process id would not do:
+Every program holds a lock on one byte of one file, at a random offset that is its owner id. A process id would not do:
 they are used again. Nor would a lock that children inherit, since one left behind would keep its dead parent alive.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 
-_LONGEST = 1 << 40  # offsets may lie beyond the end of the file, which stays empty
-_MUTEX = 0
+GRACE = 1.0  # seconds that a new lock file gives the owners of older rows to be seen in it: two looks of each
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int, offset: int, *, shared: bool) -> None:  # noqa: ARG001  # there are no shared locks of this kind
+    def _lock(file: int, offset: int) -> None:
         os.lseek(file, offset, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
-    def _unlock(file: int, offset: int) -> None:
+    def _is_locked(file: int, offset: int) -> bool:
+        try:
+            _lock(file, offset)
+        except OSError:
+            return True
         os.lseek(file, offset, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+        return False
 
 else:
     import fcntl
 
-    def _lock(file: int, offset: int, *, shared: bool) -> None:
-        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, 1, offset)
+    # Locks of an open file stand while the program opens and closes the file elsewhere, to copy its folder, say. Where
+    # there are none, those of the process do, taken anew at each look.
+    _OPEN_FILE = hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 1 << 32
+    _FLOCK = "hhqqixxxx"  # struct flock: type, whence, start, length, pid
 
-    def _unlock(file: int, offset: int) -> None:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, offset)
+    def _lock(file: int, offset: int) -> None:
+        if _OPEN_FILE:
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+        else:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
+
+    def _is_locked(file: int, offset: int) -> bool:
+        command = fcntl.F_OFD_GETLK if _OPEN_FILE else fcntl.F_GETLK
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+        return bool(struct.unpack(_FLOCK, fcntl.fcntl(file, command, asked))[0] != fcntl.F_UNLCK)
 
 
 class Owner:
-    """This process as an owner.
+    """This program as an owner.
 
-    There is one per lock file and process, and the file is never closed: closing any descriptor of it would drop the
-    lock.
-
-    Args:
-        path: The lock file; made if missing, readable by its user only.
-        owner: Its id when it had one, in a file that is gone.
-
-    Raises:
-        OSError: The file can't be opened or locked.
+    Attributes:
+        id: Its owner id, which no other program has.
     """
 
-    def __init__(self, path: Path, owner: int | None = None) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.id = owner or int.from_bytes(os.urandom(5), "big") + 1
-        self.inode = os.fstat(self._file).st_ino
-        _lock(self._file, self.id, shared=False)
+    def __init__(self) -> None:
+        self.id = int.from_bytes(os.urandom(5), "big") + 1
+        self._file: int | None = None
+        self._inode = 0
+        self._made = 0.0
 
-    def alive(self, owner: int) -> bool:
-        """Whether the process with that owner id still runs."""
-        if owner == self.id:  # a process's own locks never stop it
-            return True
-        try:
-            _lock(self._file, owner, shared=True)  # shared, so that two that ask don't mislead each other
-        except OSError:
-            return True
-        _unlock(self._file, owner)
-        return False
+    def hold(self, path: Path) -> bool:
+        """Hold the lock, in the file that has that name now; it is made if missing, readable by its user only.
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Do something that one process at a time may do.
+        Returns:
+            Whether it is another file than before.
 
         Raises:
-            OSError: Another process is at it.
+            OSError: The file can't be opened or locked.
         """
-        _lock(self._file, _MUTEX, shared=False)
-        try:
-            yield
-        finally:
-            _unlock(self._file, _MUTEX)
+        name = str(path)
+        if self._file is not None and _inode(name) != self._inode:
+            self.close()
+        fresh = self._file is None
+        if self._file is None:
+            file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+            status = os.fstat(file)
+            self._file, self._inode, self._made = file, status.st_ino, status.st_mtime
+        _lock(self._file, self.id)
+        return fresh
+
+    def alive(self, owner: int, since: float) -> bool:
+        """Whether the program with that owner id, which has had a row since that time, still runs."""
+        if owner == self.id:
+            return True
+        if self._file is None or (self._made > since and abs(time.time() - self._made) < GRACE):
+            return True  # somebody has put a new file there, in which the others are not seen yet
+        return _is_locked(self._file, owner)
+
+    def close(self) -> None:
+        """Let go of the file; in a forked child that takes nothing from its parent."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+def _inode(name: str) -> int:
+    try:
+        return os.stat(name).st_ino  # noqa: PTH116  # half the time of Path.stat
+    except FileNotFoundError:
+        return 0

@@ -1,67 +1,38 @@
-"""Sends what is owed, one finish at a time, and gives back what can't be delivered now."""
+"""Sends finishes: a guard's own one, and what is owed; and gives back what can't be delivered now."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 
-from anymate_guard._api.client import AnymateClient
-from anymate_guard._deadline import Deadline
-from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Claims, Owed, Row
-from anymate_guard._log import emit
+from anymate_guard._api.client import means_not_open
+from anymate_guard._journal.rules import (
+    Finish,
+    Row,
+    Standing,
+    Unavailable,
+    View,
+    acknowledge,
+    begin,
+    claim,
+    name,
+    not_open,
+    put_off,
+    refuse,
+)
+from anymate_guard._lifecycle.asks import Drop, GiveBack, Life, Say, say
+from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
-T = TypeVar("T")
-
+_SETTLING = 2.0  # seconds that a guard gives to what others are owed
 _REFUSED_FOR_GOOD = {
     "StartRun": frozenset({400, 404, 405, 410, 422}),
     "FinishRun": frozenset({200, 400, 404, 405, 410, 422}),  # 200: succeeded is false
 }
 
-
-@attrs.define
-class Line:
-    """The way to Anymate while a guard is entered or left: one try in all where it was unreachable a moment ago.
-
-    Attributes:
-        client: Makes the calls.
-        deadline: When to give up.
-        outage: Whether Anymate was unreachable less than a minute ago.
-        spent: What the one try during an outage came to.
-        answered: Whether there was an answer.
-        check: Called before each call; it may raise.
-    """
-
-    client: AnymateClient
-    deadline: Deadline
-    outage: bool = False
-    spent: UnreachableError | None = None
-    answered: bool = False
-    check: Callable[[], None] = lambda: None
-
-    def call(self, ask: Callable[[Deadline], T], until: Deadline | None = None) -> T:
-        """Call within the deadline, or an earlier one."""
-        self.check()
-        deadline = until or self.deadline
-        if self.spent is not None:
-            raise UnreachableError(self.spent.operation, self.spent.reason)
-        if self.outage:
-            deadline = deadline.within(self.client.settings.timeout, retry=False)
-        try:
-            answer = ask(deadline)
-        except UnreachableError as error:
-            if self.outage:
-                self.spent = error
-            self.outage = True
-            raise
-        except ApiError:
-            self.answered = True
-            raise
-        self.answered = True
-        return answer
+Trouble = UnreachableError | ApiError
 
 
 @attrs.frozen
@@ -69,120 +40,180 @@ class Delivery:
     """How a delivery went.
 
     Attributes:
-        owed: What was sent, or not; None when it was left to somebody else in the run.
-        over: Whether its rows can be deleted.
+        finish: What was sent, or not.
+        state: "acknowledged"; "left" to others in the run; "owed" still; "refused" for good.
         trouble: What stood in the way.
     """
 
-    owed: Owed | None
-    over: bool = True
-    trouble: UnreachableError | ApiError | None = None
+    finish: Finish
+    state: Literal["acknowledged", "left", "owed", "refused"] = "acknowledged"
+    trouble: Trouble | None = None
 
 
-def settle(client: AnymateClient) -> bool:
-    """Send what is owed to the client's address and user; False if something is owed still."""
-    line = Line(client, Deadline.after(client.settings.deadline))
-    journal, claims = Journal.at(client.settings.state_dir), Claims()
-    account = client.settings.api_url, client.settings.username
-    delivered = True
-    while True:
-        claimed = journal.claim(account, claims, line.deadline)
-        line.outage |= claimed.outage
-        if not claimed.owed:
-            return delivered
-        done = deliver_all(line, journal, claimed.owed, claims, line.deadline)
-        if done == "stopped":
-            return False
-        delivered &= done == "all"
-
-
-def deliver_all(
-    line: Line, journal: Journal, owed: tuple[Owed, ...], claims: Claims, until: Deadline
-) -> Literal["all", "some", "stopped"]:
-    """Deliver what was claimed, until there is no point in going on; what was not delivered is owed still."""
-    waiting = list(owed)
-    settled: list[Row] = []
-    delivered = True
+def settle(way: Way, row: Row, standing: Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
+    """Send what is owed to the account of a row, for two seconds; False if something could not be delivered."""
     try:
-        while waiting and until.left() > 0:
-            delivery = deliver(line, journal, waiting.pop(0), claims, until)
-            if delivery.over and delivery.owed is not None:
-                settled += delivery.owed.rows
-                if delivery.trouble is None:
-                    emit("info", "anymate.finish_delivered", **delivery.owed.facts)
-            delivered &= delivery.over
-            if not delivery.over and isinstance(delivery.trouble, (UnreachableError, AuthenticationError)):
-                return "stopped"
-        if waiting:
-            return "stopped"
-        return "all" if delivered else "some"
-    finally:
-        if waiting:
-            journal.give_back(waiting, claims, line.deadline)
-        if settled:
-            journal.forget(settled, line.deadline, reachable=line.outage and line.answered)
-            claims.drop(settled)
-        journal.put_back(claims, line.deadline)
-
-
-def deliver(line: Line, journal: Journal, owed: Owed, claims: Claims, until: Deadline) -> Delivery:
-    """Send a claimed finish, after a StartRun if the run has no id; what can't be delivered goes to the journal."""
-    trouble: UnreachableError | ApiError
-    try:
-        run_id = owed.run_id
-        if run_id is None:
-            run_id = line.call(lambda deadline: line.client.start_run(owed.process_key, deadline=deadline), until)
-            named = _name(journal, owed, run_id, claims, line.deadline)
-            if named is None:
-                return Delivery(None)
-            owed = named
-        _finish(line, run_id, owed, until)
-    except UnreachableError as error:
-        trouble = error
-    except ApiError as error:
-        trouble = error
-    else:
-        return Delivery(owed)
-    return _put_off(line, journal, owed, claims, trouble)
-
-
-def _name(journal: Journal, owed: Owed, run_id: int, claims: Claims, deadline: Deadline) -> Owed | None:
-    """Note the run that StartRun gave; what is to be sent for it, or None when others are in it."""
-    row = owed.rows[0]
-    row.run_id = run_id
-    named = journal.leave(row, claims, deadline)
-    if named is None:
-        claims.drop([row])
-        return None
-    return attrs.evolve(named, written=named.written or owed.written)
-
-
-def _finish(line: Line, run_id: int, owed: Owed, until: Deadline) -> None:
-    line.call(
-        lambda deadline: line.client.finish_run(run_id, owed.kpis, sent_before=owed.sent, deadline=deadline), until
-    )
-
-
-def _put_off(
-    line: Line, journal: Journal, owed: Owed, claims: Claims, trouble: UnreachableError | ApiError
-) -> Delivery:
-    """Keep a finish that could not be delivered, unless it was refused for good."""
-    status = trouble.status if isinstance(trouble, ApiError) else None
-    facts = {**owed.facts, "operation": trouble.operation, "status": status, "error": str(trouble)}
-    if _refused_for_good(trouble):
-        emit("error", "anymate.finish_refused", **facts)
-        return Delivery(owed, trouble=trouble)
-    sent = owed.sent or (owed.run_id is not None and trouble.maybe_sent)
-    unreachable = isinstance(trouble, UnreachableError)
-    if journal.store(owed, claims, line.deadline, sent=sent, unreachable=unreachable):
-        emit("warning", "anymate.finish_stored", **facts)
-    else:
-        emit("error", "anymate.finish_lost", **facts)
-    return Delivery(owed, over=False, trouble=trouble)
-
-
-def _refused_for_good(trouble: UnreachableError | ApiError) -> bool:
-    """Whether trying again later makes no sense; a password or an address can be put right."""
-    if isinstance(trouble, (UnreachableError, AuthenticationError)):
+        owed = yield from way.apply(lambda view: claim(view, row, way.claims, way.tried, standing))
+    except Unavailable:
         return False
-    return trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ())
+    return (yield from settle_claimed(way, row, owed, standing, seconds=seconds))
+
+
+def settle_claimed(
+    way: Way, row: Row, owed: Sequence[Finish], standing: Standing, *, seconds: float = _SETTLING
+) -> Life[bool]:
+    """Send finishes that were claimed, and go on claiming, as long as there is a point in it."""
+    until = way.clock() + seconds
+    all_well = True
+    try:
+        while owed:
+            for place, finish in enumerate(owed):
+                delivery = None
+                if way.clock() < until:
+                    delivery = yield from deliver(way, [finish], until)
+                    yield from _tell(way, delivery)
+                    all_well &= delivery.state in {"acknowledged", "left"}
+                if delivery is None or isinstance(delivery.trouble, UnreachableError | AuthenticationError):
+                    yield from _give_back(way, owed[place if delivery is None else place + 1 :])
+                    return False
+            owed = yield from way.apply(lambda view: claim(view, row, way.claims, way.tried, standing))
+    except Unavailable:
+        yield GiveBack(way.claims)
+        return False
+    return all_well
+
+
+def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) -> Life[Delivery]:
+    """Send claimed finishes of one run in their order; what became of the last one.
+
+    Raises:
+        Unavailable: The journal can't be written, so nothing may be sent.
+    """
+    *before, last = finishes
+    for place, finish in enumerate(before):
+        delivery = yield from _deliver_one(way, finish, until)
+        yield from _tell(way, delivery)
+        if delivery.state == "owed":
+            yield from _give_back(way, finishes[place + 1 :], delivery.trouble)
+            return Delivery(last, "owed", delivery.trouble)
+    return (yield from _deliver_one(way, last, until))
+
+
+def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery]:
+    """Send a finish, after a StartRun if the run has no id; what can't be delivered goes back to the journal."""
+    try:
+        if finish.run_id is None:
+            run_id = yield from way.call("start_run", finish.process_key, until=until)
+            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims), durable=True)
+            return (yield from deliver(way, named, until)) if named else Delivery(finish, "left")
+        if not finish.rows[0].finish:
+            begun = yield from way.apply(lambda view: begin(view, finish))
+            if begun is None:
+                return Delivery(finish, "left")
+            finish = begun
+        yield from way.call("finish_run", finish.run_id, finish.kpis, until=until)
+    except (UnreachableError, ApiError) as error:
+        return (yield from _not_delivered(way, finish, error, until))
+    return (yield from _acknowledge(way, finish, "delivered"))
+
+
+def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
+    if isinstance(trouble, UnreachableError | AuthenticationError):
+        return (yield from _put_off(way, finish, trouble))
+    if means_not_open(trouble):
+        return (yield from _not_open(way, finish, trouble, until))
+    if trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ()):
+        return (yield from _refuse(way, finish, trouble))
+    return (yield from _put_off(way, finish, trouble))
+
+
+def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
+    """Find out what "not open" means: it is no answer to what was never sent."""
+    if finish.known or error.maybe_sent:
+        return (yield from _acknowledge(way, finish, "by an earlier try"))
+    again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
+    for rows, event, reason in (
+        (old, "finish_uncertain", "the run was closed when the machine was started: it may have been finished before"),
+        (refused, "finish_refused", str(error)),
+    ):
+        if rows:
+            yield say("error" if rows is refused else "warning", event, **Finish(tuple(rows)).facts, error=reason)
+    if again is not None:
+        return (yield from _deliver_one(way, again, until))
+    if refused:
+        return Delivery(finish, "refused", error)
+    return Delivery(finish, "acknowledged" if len(old) == len(finish.rows) else "left")
+
+
+def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
+    numbers = {row.id for row in finish.rows}
+    try:
+        yield from way.apply(lambda view: acknowledge(view, finish, how))
+    except Unavailable:
+        yield Drop(numbers)
+    way.claims -= numbers
+    return Delivery(finish)
+
+
+def _put_off(way: Way, finish: Finish, trouble: Trouble) -> Life[Delivery]:
+    reachable = isinstance(trouble, ApiError)
+    sent = finish.run_id is not None and trouble.maybe_sent
+    yield from _keep(way, [finish], str(trouble), sent=sent, reachable=reachable)
+    status = trouble.status if isinstance(trouble, ApiError) else None
+    yield say("warning", "finish_stored", **_facts(finish, trouble), status=status)
+    return Delivery(finish, "owed", trouble)
+
+
+def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
+    try:
+        yield from way.apply(lambda view: refuse(view, finish.rows, str(error)))
+    except Unavailable:
+        yield GiveBack({row.id for row in finish.rows})
+    way.claims -= {row.id for row in finish.rows}
+    yield say("error", "finish_refused", **_facts(finish, error), status=error.status)
+    return Delivery(finish, "refused", error)
+
+
+def _give_back(way: Way, finishes: Sequence[Finish], trouble: Trouble | None = None) -> Life[None]:
+    """Give back finishes that were not tried."""
+    yield from _keep(way, finishes, str(trouble or "there was no time for it"), sent=False, reachable=not way.outage)
+
+
+def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, sent: bool, reachable: bool) -> Life[None]:
+    if not finishes:
+        return
+
+    def rule(view: View) -> None:
+        for finish in finishes:
+            put_off(view, finish, reason, sent=sent, reachable=reachable)
+
+    numbers = {row.id for finish in finishes for row in finish.rows}
+    try:
+        yield from way.apply(rule, durable=True)
+    except Unavailable:  # the file holds the claim, and so do we
+        yield GiveBack(set(numbers))
+    way.claims -= numbers
+
+
+def report_failure(way: Way, delivery: Delivery) -> Life[None]:
+    """Report the failure that belongs to a finish, after it: Anymate may forget it with the finish."""
+    finish = delivery.finish
+    if finish.failure is None or delivery.state not in {"acknowledged", "refused"}:
+        return
+    about = {"process_key": finish.process_key, "run_id": finish.run_id}
+    try:
+        yield from way.call("failure", finish.process_key, finish.failure)
+    except (UnreachableError, ApiError) as error:
+        yield say("warning", "failure_unreported", **about, error=str(error))
+    else:
+        yield say("info", "failure_reported", **about)
+
+
+def _tell(way: Way, delivery: Delivery) -> Life[None]:
+    if delivery.state == "acknowledged":
+        yield Say("info", "anymate.finish_delivered", delivery.finish.facts)
+    yield from report_failure(way, delivery)
+
+
+def _facts(finish: Finish, trouble: Trouble) -> dict[str, object]:
+    return {**finish.facts, "operation": trouble.operation, "error": str(trouble)}

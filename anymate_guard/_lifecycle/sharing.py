@@ -1,29 +1,29 @@
-"""The runs that are open in this program: who is in them, who joins, who is the last one out."""
+"""The runs that are open in this program: who is in them, who joins, who is the last one out. No I/O."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
 
-from anymate_guard._api.client import AnymateClient
-from anymate_guard._deadline import Deadline
-from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Claims, Row
-from anymate_guard._lifecycle.options import Options
-from anymate_guard._process.fork import in_child
-from anymate_guard._run import Outcome, Run, set_run_id
-from anymate_guard.errors import UnreachableError
+from anymate_guard._journal.rules import Claims, Entry, Row
+from anymate_guard._lifecycle.calling import Way
+from anymate_guard._lifecycle.options import Mate, Options
+from anymate_guard._process.locks import Lock
+from anymate_guard._run import SEVERITY, Outcome, Run, close, set_run_id, totals
 
 State = Literal["entering", "open", "leaving", "over"]
-Key = tuple[str, str, bool, str]
-Recorded = tuple["int | None", "int | None", bool, "int | None"]  # entries, nanoseconds, zeros and run id
+Key = tuple[str, str, bool]
 
-_POLL = 0.005  # seconds between two looks at a run that another thread starts or finishes
-SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]
+
+@attrs.define(eq=False)
+class Place:
+    """One guard's place in a run; `shared` is None as long as it has none."""
+
+    shared: Shared | None = None
 
 
 @attrs.define(eq=False)
@@ -31,167 +31,185 @@ class Shared:
     """A run that one or more guards of this program are in.
 
     Attributes:
-        client: How to reach Anymate.
+        mate: Who runs it.
         run: What the guards hand out.
-        row: Its row in the journal.
+        entry: Its row in the journal.
+        started: Monotonic time.
         state: Where in its life it is.
-        guards: How many are in it.
+        places: The guards in it. Each comes and goes in one step, so that an interruption finds all agreeing.
         outcome: The worst one so far.
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
-        recorded: What the journal knows of it, see `_recorder`.
-        claims: What entering or leaving it has claimed in the journal.
-        transit: Held by whoever starts or finishes it. Not held in these states, it was given up by an exception.
-        started: Monotonic time.
-        journal: Where it is kept.
+        claims: The rows that entering or leaving it has claimed.
+        way: That of whoever starts or finishes it; it ends with them, however they end.
     """
 
-    client: AnymateClient
+    mate: Mate
     run: Run
-    row: Row
+    entry: Entry
+    started: float
     state: State = "entering"
-    guards: int = 1
+    places: set[Place] = attrs.field(factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    recorded: Recorded | None = None
-    claims: Claims = attrs.field(factory=Claims)
-    transit: threading.Lock = attrs.field(factory=threading.Lock)
-    started: float = attrs.field(factory=time.monotonic)
-    journal: Journal = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.journal = Journal.at(self.client.settings.state_dir)
+    claims: Claims = attrs.field(factory=set)
+    way: Callable[[], Way | None] = lambda: None
 
     @property
     def key(self) -> Key:
         """What guards that share a run have in common."""
-        settings = self.client.settings
-        return settings.api_url, settings.username, settings.disabled, self.row.process_key
+        return self.mate.address, self.entry.row.process_key, self.mate.disabled
+
+    @property
+    def run_id(self) -> int | None:
+        """Anymate's number of the run."""
+        return self.entry.row.run_id
+
+    def name(self, run_id: int) -> None:
+        """Note the run's number."""
+        self.entry.row = self.entry.row.but(run_id=run_id)
+        set_run_id(self.run, run_id)
+
+    def close(self) -> Row:
+        """Refuse further recording; the row as it is to be left."""
+        close(self.run, self.outcome)
+        self.entry.row = self.entry.row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure)
+        return self.entry.recorded()
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody is in the run any more, or starts or finishes it, as an exception has ended them."""
+        way = self.way()
+        driven = way is not None and not way.over
+        return not driven and not (self.state == "open" and self.places)
+
+    def worsen(self, outcome: Outcome) -> None:
+        """Note how a guard's body ended: the worst one counts."""
+        self.outcome = max(self.outcome, outcome, key=SEVERITY.index)
 
 
-@attrs.define
-class Place:
-    """One guard's place in a run.
+class Program:
+    """Who is in which run of this program.
 
-    Attributes:
-        shared: The run, from the moment the guard counts until it no longer does. It changes in the same step as the
-            count, so that an exception out of a signal handler finds them agreeing.
-        given_up: Whether the guard is not waited for any more, as its task was cancelled.
+    Args:
+        clock: Gives monotonic time, in seconds.
     """
 
-    shared: Shared | None = None
-    given_up: bool = False
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._lock = Lock()
+        self._runs: dict[Key, list[Shared]] = {}
 
-    def check(self) -> None:
-        """Raise `GivenUp` when nobody waits for the guard any more."""
-        if self.given_up:
-            raise GivenUp
+    def prepare(self, way: Way, process_key: str, options: Options) -> Shared:
+        """A run that nobody is in yet."""
+        mate = way.mate
+        run = Run(process_key, options.run_id)
+        row = Row(
+            mate.address,
+            mate.username,
+            process_key,
+            run_id=options.run_id,
+            state="starting" if options.run_id is None else "open",
+            zeros=options.zeros("interrupted"),
+            adopted=options.run_id is not None,
+        )
+        return Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), claims=way.claims, way=weakref.ref(way))
 
+    def join(
+        self, fresh: Shared, place: Place, options: Options, *, wait: bool
+    ) -> tuple[Literal["fresh", "joined", "busy", "abandoned"], Shared]:
+        """Join the open run of this program on the process; without one, `fresh` becomes it and has to be started.
 
-class GivenUp(BaseException):
-    """Ends the entering of a guard that nobody waits for any more."""
+        Args:
+            fresh: A prepared run.
+            place: The guard's place.
+            options: What the guard asks for.
+            wait: Whether there is time to wait for one that is started or finished just now.
 
+        Returns:
+            What came of it, and with which run: one that is "busy" is tried again later, one that was "abandoned" has
+            to be finished first.
+        """
+        with self._lock:
+            shared = self._find(fresh.key, options.run_id)
+            if shared is None:
+                self._runs.setdefault(fresh.key, []).append(fresh)
+                return "fresh", fresh
+            if shared.is_abandoned():
+                return "abandoned", shared
+            if shared.state != "open":
+                if wait:
+                    return "busy", shared
+                self._runs.setdefault(fresh.key, []).append(fresh)
+                return "fresh", fresh
+            if options.run_id is not None and shared.run_id is None:
+                shared.name(options.run_id)
+            shared.entry.row = shared.entry.row.but(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
+            place.shared = shared
+            shared.places.add(place)
+            return "joined", shared
 
-_lock = threading.RLock()  # reentrant, as the garbage collector may close a generator, and leave its guard, anywhere
-_runs: dict[Key, list[Shared]] = {}
+    def open(self, fresh: Shared, place: Place) -> None:
+        """Let others join a run whose body begins, with this guard in it."""
+        with self._lock:
+            place.shared = fresh
+            fresh.places.add(place)
+            fresh.state = "open"
 
+    def leave(
+        self, place: Place, way: Way, outcome: Outcome, *, zeros: bool, failure: str | None
+    ) -> tuple[Shared, bool] | None:
+        """Count a guard out of its run, which comes back, and whether this was the last one, who has to finish it.
 
-def join(fresh: Shared, place: Place, options: Options, deadline: Deadline) -> Shared:
-    """Join the open run of this program on the process key; without one, `fresh` becomes it, and has to be started.
+        None if it is in no run any more: the interpreter's exit has finished it.
+        """
+        with self._lock:
+            shared = place.shared
+            if shared is None or place not in shared.places:
+                return None
+            shared.worsen(outcome)
+            shared.zeros = shared.zeros and zeros
+            shared.failure = failure if failure is not None else shared.failure
+            shared.places.discard(place)
+            last = not shared.places and self.take_over(shared, way)
+            return shared, last
 
-    Raises:
-        UnreachableError: The run was not started yet, and the options require that.
-    """
-    while True:
-        with _lock:
-            place.check()
-            shared = _found(fresh.key, options.run_id)
-            if shared is None or (shared.state != "open" and deadline.left() <= 0):
-                _runs.setdefault(fresh.key, []).append(fresh)
-                return fresh
-            if shared.state == "open":
-                _take_place(shared, place, options)
-                return shared
-        time.sleep(_POLL)
-
-
-def opened(fresh: Shared, place: Place) -> None:
-    """Let others join a run whose body begins."""
-    with _lock:
-        place.check()
-        fresh.state = "open"
-        place.shared = fresh
-
-
-def depart(place: Place, outcome: Outcome, options: Options, failure: str) -> tuple[Shared | None, bool]:
-    """Count a guard out of its run, if it is in one still; the run, and whether it was the last one."""
-    with _lock:
+    def abandon(self, place: Place) -> None:
+        """Take a guard out of its run when it could not leave by itself; whoever sees that finishes the run."""
         shared = place.shared
-        if shared is None or shared.state != "open":  # the interpreter's exit has finished it
-            return None, False
-        shared.outcome = max(shared.outcome, outcome, key=SEVERITY.index)
-        shared.zeros = shared.zeros and outcome != "succeeded" and not options.credit_failed_runs
-        if outcome == "failed" and options.report_failure:
-            shared.failure = failure
-        place.shared = None
-        shared.guards -= 1
-        return shared, shared.guards == 0
+        if shared is not None and place in shared.places:
+            shared.worsen("interrupted")
+            shared.zeros = shared.zeros and shared.entry.row.zeros
+            shared.places.discard(place)
 
+    def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:
+        """Begin to finish a run; False when somebody is in it, or finishes it, or has finished it."""
+        with self._lock:
+            forced = by_force and shared.state == "open"
+            if shared.state == "over" or not (forced or shared.is_abandoned()):
+                return False
+            shared.way = weakref.ref(way)
+            if shared.state == "open":
+                shared.state = "leaving"
+            return True
 
-def take_over(shared: Shared, *, by_force: bool = False) -> bool:
-    """Begin to finish a run, whose `transit` is held; False when others are in it, or it is finished."""
-    with _lock:
-        if shared.state != "open" or (shared.guards and not by_force):
-            return False
-        shared.state = "leaving"
-        return True
+    def remove(self, shared: Shared) -> None:
+        """Forget a run that is over."""
+        with self._lock:
+            shared.state = "over"
+            others = [other for other in self._runs.get(shared.key, ()) if other is not shared]
+            if others:
+                self._runs[shared.key] = others
+            else:
+                self._runs.pop(shared.key, None)
 
+    def runs(self) -> list[Shared]:
+        """The runs that are not over."""
+        with self._lock:
+            return [shared for runs in self._runs.values() for shared in runs]
 
-def remove(shared: Shared) -> None:
-    """Forget a run that is over."""
-    with _lock:
-        others = [other for other in _runs.get(shared.key, ()) if other is not shared]
-        if others:
-            _runs[shared.key] = others
-        else:
-            _runs.pop(shared.key, None)
-
-
-def all_runs(*states: State) -> list[Shared]:
-    """The runs in any of these states."""
-    with _lock:
-        return [shared for runs in _runs.values() for shared in runs if shared.state in states]
-
-
-def given_up(shared: Shared) -> bool:
-    """Whether an exception has ended whoever started or finished a run."""
-    return not shared.transit.locked() and (shared.state != "open" or not shared.guards)
-
-
-def _found(key: Key, run_id: int | None) -> Shared | None:
-    candidates: Iterable[Shared] = _runs.get(key, ())
-    for shared in candidates:
-        fits = run_id is None or shared.row.run_id in {None, run_id}
-        if fits and (shared.state == "open" or not given_up(shared)):
-            return shared
-    return None
-
-
-def _take_place(shared: Shared, place: Place, options: Options) -> None:
-    if options.run_id is not None and shared.row.run_id is None:
-        shared.row.run_id = options.run_id
-        set_run_id(shared.run, options.run_id)
-    if options.require_start and shared.run.run_id is None and not shared.client.settings.disabled:
-        raise UnreachableError("StartRun", "the run that this program has open was not started yet")
-    shared.row.zeros = shared.row.zeros and not options.credit_failed_runs
-    place.shared = shared
-    shared.guards += 1
-
-
-def _after_fork() -> None:
-    global _lock, _runs
-    _lock, _runs = threading.RLock(), {}
-
-
-in_child(_after_fork)
+    def _find(self, key: Key, run_id: int | None) -> Shared | None:
+        for shared in self._runs.get(key, ()):
+            if run_id is None or shared.run_id in {None, run_id}:
+                return shared
+        return None

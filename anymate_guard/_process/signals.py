@@ -6,15 +6,17 @@ alone.
 
 There are moments at which the exit can't be raised: while a finish is sent, which is completed first; in the code of an
 event loop, which would lose the callback that it is about to run, and with it maybe the end of a task; around a fork,
-where Python drops it. Then it is pending, and raised at the next occasion: by the loop, by leaving a guard, or when the
-signal comes again, which `remind` sees to.
+where Python drops it. Then it is raised at the next occasion: by the loop, by a guard, or when the signal comes again,
+which `remind` sees to. Raised or not, it is asked for until a guard has seen it leave: something may have swallowed it.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,12 +24,14 @@ from types import FrameType
 from anymate_guard._process.fork import Taken, around, forking
 
 _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+_TWICE = 0.5  # seconds within which the same signal may come twice: to the process, and to its group
 
 _holds = 0  # open guards that asked for the signals
 _taken: list[int] = []  # the signals we handle now
-_came = 0  # the first signal that came
+_came: tuple[int, float] = (0, 0.0)  # the first signal that came, and when
 _exit: SystemExit | None = None  # what it asks for
-_pending = False  # whether it is still to be raised
+_raised = False  # whether that was raised
+_seen = False  # whether a guard was left with it
 _reminding = False  # whether the next signal is but a reminder
 _deferring = False  # while a finish is sent
 
@@ -37,27 +41,35 @@ def hold() -> bool:
     global _holds
     if threading.current_thread() is not threading.main_thread():
         return False
-    if _holds == 0:
+    _holds += 1
+    if _holds == 1:
         for number in _NUMBERS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _unwind)
                 _taken.append(number)
-    _holds += 1
     return True
 
 
 def release() -> None:
     """Put the signals back when the last guard that held them is left."""
-    global _holds, _exit, _pending
+    global _holds, _exit, _raised, _seen
     _holds -= 1
     if _holds == 0 and threading.current_thread() is threading.main_thread():
-        _exit, _pending = None, False
+        if _seen:
+            _exit, _raised, _seen = None, False, False
         _give_back()
 
 
 def raised(error: BaseException | None) -> bool:
     """Whether this is the exit that a signal raised, and not one of the body's own."""
     return error is not None and error is _exit
+
+
+def saw(error: BaseException | None) -> None:
+    """Note how a guard is left."""
+    global _seen
+    if raised(error):
+        _seen = True
 
 
 @contextmanager
@@ -69,44 +81,59 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _deferring = False
-        raise_pending()
+        _raise_pending()
 
 
-def raise_pending() -> None:
-    """Raise the exit that a signal asked for, if that could not be done when it came."""
-    global _pending
-    if _pending and _exit is not None:
-        _pending = False
+def raise_asked() -> None:
+    """Raise the exit that a signal asked for, unless a guard has seen it leave."""
+    global _raised
+    if _exit is not None and not _seen:
+        _raised = True
         raise _exit
 
 
-def remind() -> None:
-    """From another thread, now and then: let the main thread try again to raise an exit that is pending."""
+def _raise_pending() -> None:
+    """Raise the exit that a signal asked for, if that could not be done when it came."""
+    if not _raised:
+        raise_asked()
+
+
+def remind() -> bool:
+    """From another thread, now and then: let the main thread try again to raise an exit; whether that was needed."""
     global _reminding
-    if _pending and not _deferring:
-        _reminding = True
-        if sys.platform == "win32":
-            signal.raise_signal(_came)
-        else:  # so that it interrupts what the main thread waits for
-            signal.pthread_kill(threading.main_thread().ident or 0, _came)
+    if _exit is None or _raised or _deferring:
+        return False
+    _reminding = True
+    if sys.platform == "win32":
+        signal.raise_signal(_came[0])
+    else:  # so that it interrupts what the main thread waits for
+        signal.pthread_kill(threading.main_thread().ident or 0, _came[0])
+    return True
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
-    global _came, _exit, _pending, _reminding
+    global _came, _exit, _raised, _seen, _reminding
     reminded, _reminding = _reminding, False
-    if _holds == 0 or (_exit is not None and not reminded):
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
     if not reminded:
-        _came, _exit, _pending = number, SystemExit(128 + number), True
+        if _exit is not None and number == _came[0] and time.monotonic() - _came[1] < _TWICE:
+            return
+        if _holds == 0 or _exit is not None:
+            _end_at_once(number)
+        _came, _exit, _raised, _seen = (number, time.monotonic()), SystemExit(128 + number), False, False
     if _deferring or forking():
         return
     if _interrupts_a_loop(frame):
         import asyncio
 
-        asyncio.get_running_loop().call_soon_threadsafe(raise_pending)
+        asyncio.get_running_loop().call_soon_threadsafe(_raise_pending)
     else:
-        raise_pending()
+        _raise_pending()
+
+
+def _end_at_once(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    os._exit(128 + number)  # the kernel drops the default action for process 1
 
 
 def _interrupts_a_loop(frame: FrameType | None) -> bool:
@@ -132,8 +159,8 @@ def _let_come(blocked: Taken) -> None:
 
 def _let_go(blocked: Taken) -> None:
     """In a forked child: the guards are its parent's, so its signals get their default action back."""
-    global _holds, _exit, _pending, _reminding, _deferring
-    _holds, _exit, _pending, _reminding, _deferring = 0, None, False, False, False
+    global _holds, _exit, _raised, _seen, _reminding, _deferring
+    _holds, _exit, _raised, _seen, _reminding, _deferring = 0, None, False, False, False, False
     _give_back()
     _let_come(blocked)
 

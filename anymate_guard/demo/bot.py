@@ -106,8 +106,7 @@ def process(path: Path, each: Callable[[list[Row]], Iterable[Row]] = iter) -> Re
         UnusableFile: It can't be read; the run is finished all the same, and the failure reported.
     """
     report, seen = Report(), set[tuple[str, str]]()
-    with anymate_run("invoice-intake", report_failure=True, credit_failed_runs=False) as run:
-        run.set_kpis(entries=0, seconds_saved=0)  # it counts, so a day without invoices is worth nothing
+    with anymate_run("invoice-intake", report_failure=True, default_credit="never") as run:
         for row in each(read(path)):
             saved = CHECKED_BY_HAND
             try:

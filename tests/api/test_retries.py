@@ -10,6 +10,7 @@ from email.utils import formatdate
 import pytest
 
 from anymate_guard import AnymateClient, ApiError, Kpis, UnreachableError
+from anymate_guard._api.client import means_not_open
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
@@ -220,11 +221,23 @@ class TestFinishAgain:
             client.finish_run(run_id)
         assert caught.value.message == f"succeeded is false: Run {run_id} is already finished."
 
-    def test_sent_by_an_earlier_call(self, client: AnymateClient) -> None:
-        """A call that is told of an earlier one takes it as done."""
-        run_id = client.start_run("invoice-intake")
-        client.finish_run(run_id)
-        client.finish_run(run_id, sent_before=True)
+    @pytest.mark.parametrize(
+        ("operation", "fault", "expected"),
+        [
+            ("FinishRun", faults.not_succeeded, True),
+            *[("FinishRun", faults.status(status), True) for status in (404, 409, 410)],
+            *[("FinishRun", faults.status(status), False) for status in (400, 403, 422)],
+            ("token", faults.status(404), False),
+        ],
+    )
+    def test_means_not_open(
+        self, sandbox: Sandbox, proxy: FaultProxy, operation: str, fault: Fault, expected: bool
+    ) -> None:
+        """A refusal tells whether it means that the run is not open, which the token's own refusal never does."""
+        proxy.break_next(operation, fault)
+        with client_of(sandbox, proxy.url, timeout=1) as client, pytest.raises(ApiError) as caught:
+            client.finish_run(1)
+        assert means_not_open(caught.value) is expected
 
     def test_refused_before_it_was_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
         """A try that never reached the server is no reason to take a no for a yes."""

@@ -327,8 +327,8 @@ def test_not_ok_to_run(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_failures(sandbox: Sandbox) -> None:
-    """`--report-failure` and `--no-credit-failed-runs` are about failed commands only."""
-    options = ("--report-failure", "--no-credit-failed-runs")
+    """`--report-failure` and `--default-credit=succeeded` are about failed commands only."""
+    options = ("--report-failure", "--default-credit=succeeded")
     run("exit 0", *options)
     assert sandbox.failures() == []
     run("echo entries=2 >> $ANYMATE_KPI_FILE; exit 3", *options)

@@ -63,7 +63,7 @@ def test_command_that_it_ends(sandbox: Sandbox, number: signal.Signals) -> None:
 def test_command_that_ends_well_all_the_same(sandbox: Sandbox) -> None:
     """A command that cleans up and ends with 0 after a signal has succeeded."""
     script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done"
-    with started("exec", "--no-credit-failed-runs", "jobs", "--", "sh", "-c", script) as process:
+    with started("exec", "--default-credit=succeeded", "jobs", "--", "sh", "-c", script) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.terminate()

@@ -119,7 +119,7 @@ def _guarded(case: Case, client: AnymateClient, end: object) -> Course:
     """Call a guarded function; what comes out is noted."""
     course = Course()
     options: dict[str, Any] = {name: True for name in case.options if name != "no_credit"}
-    options["credit_failed_runs"] = "no_credit" not in case.options
+    options["default_credit"] = "succeeded" if "no_credit" in case.options else "always"
     guard = anymate_run(case.process_key, client=client, **options)
 
     def body() -> object:

@@ -168,7 +168,7 @@ def test_cancelled_in_the_body(sandbox: Sandbox) -> None:
     outcomes = []
 
     async def work(inside: asyncio.Event) -> None:
-        async with anymate_run("invoice-intake", credit_failed_runs=False) as run:
+        async with anymate_run("invoice-intake", default_credit="succeeded") as run:
             outcomes.append(run)
             inside.set()
             await asyncio.Event().wait()

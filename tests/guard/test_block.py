@@ -125,8 +125,8 @@ def test_broken_off_generator(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("recorded", [Kpis(), Kpis(5)])
 def test_no_credit_for_a_failed_run(sandbox: Sandbox, recorded: Kpis) -> None:
-    """credit_failed_runs=False sends 0 for each KPI that a failed run did not record."""
-    with contextlib.suppress(ValueError), anymate_run("invoice-intake", credit_failed_runs=False) as run:
+    """default_credit="succeeded" sends 0 for each KPI that a failed run did not record."""
+    with contextlib.suppress(ValueError), anymate_run("invoice-intake", default_credit="succeeded") as run:
         run.merge(recorded)
         raise ValueError
     run_at_server = only_run(sandbox)
@@ -137,8 +137,8 @@ def test_no_credit_for_a_failed_run(sandbox: Sandbox, recorded: Kpis) -> None:
 
 
 def test_credit_for_a_run_that_succeeded(sandbox: Sandbox) -> None:
-    """credit_failed_runs=False changes nothing for a run that succeeded."""
-    with anymate_run("invoice-intake", credit_failed_runs=False):
+    """default_credit="succeeded" changes nothing for a run that succeeded."""
+    with anymate_run("invoice-intake", default_credit="succeeded"):
         pass
     assert only_run(sandbox)["overwriteEntries"] is None
 

@@ -77,11 +77,11 @@ def test_worst_outcome_counts(sandbox: Sandbox, errors: list[type[BaseException]
 
 def test_zeros_only_if_every_guard_wants_them(sandbox: Sandbox) -> None:
     """Zeros are sent only when every guard in the run failed or was interrupted, and asked for that."""
-    with failing(credit_failed_runs=False), failing(credit_failed_runs=False):
+    with failing(default_credit="succeeded"), failing(default_credit="succeeded"):
         pass
-    with failing(credit_failed_runs=False), failing():
+    with failing(default_credit="succeeded"), failing():
         pass
-    with anymate_run("invoice-intake", credit_failed_runs=False), failing(credit_failed_runs=False):
+    with anymate_run("invoice-intake", default_credit="succeeded"), failing(default_credit="succeeded"):
         pass
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [0, None, None]
 

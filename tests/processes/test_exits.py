@@ -32,7 +32,7 @@ def test_daemon_thread_inside_a_guard(sandbox: Sandbox) -> None:
     """A guard that is open in a daemon thread when the interpreter exits is finished then, with what it recorded."""
     text = """
         def work():
-            with anymate_run("k", credit_failed_runs=False) as run:
+            with anymate_run("k", default_credit="succeeded") as run:
                 run.add_entries(4)
                 wait()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
+import platformdirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_defaults() -> None:
         process_key=None,
         timeout=10.0,
         deadline=30.0,
-        state_dir=None,
+        state_dir=platformdirs.user_state_dir("anymate_guard", appauthor=False),
         handle_signals=True,
         disabled=False,
     )
@@ -117,6 +119,17 @@ def test_from_a_file(tmp_path: Path, name: str) -> None:
     assert value == ("other-client" if name == "ANYMATE_CLIENT_ID" else "s3cret-ö")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_of_a_file(tmp_path: Path, encoding: str) -> None:
+    """A credential's file may be in UTF-8, or in the UTF-16 that PowerShell's `>` writes."""
+    file = tmp_path / "secret"
+    mark = "\ufeff" if encoding in {"utf-16-le", "utf-16-be"} else ""
+    file.write_bytes(f"{mark}s3cret-ö日\r\n".encode(encoding))
+    assert Settings.from_env({**CREDENTIALS, "ANYMATE_PASSWORD": "", "ANYMATE_PASSWORD_FILE": str(file)}).password == (
+        "s3cret-ö日"
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_file(tmp_path: Path, name: str) -> None:
     """A credential's file that is missing, empty, a folder or no text is one problem, naming variable and path."""
@@ -130,9 +143,8 @@ def test_bad_file(tmp_path: Path, name: str) -> None:
     )
     assert problems(**{name: None, variable: str(empty)}) == (f"{variable}: {str(empty)!r} is empty",)
     assert problems(**{name: None, variable: str(noise)}) == (f"{variable}: can't read {str(noise)!r}: not text",)
-    assert problems(**{name: None, variable: str(tmp_path)}) == (
-        f"{variable}: can't read {str(tmp_path)!r}: Is a directory",
-    )
+    reason = "Permission denied" if sys.platform == "win32" else "Is a directory"
+    assert problems(**{name: None, variable: str(tmp_path)}) == (f"{variable}: can't read {str(tmp_path)!r}: {reason}",)
 
 
 def test_value_and_file(tmp_path: Path) -> None:
@@ -261,7 +273,7 @@ def test_by_hand() -> None:
         Settings(timeout=-1)
     assert len(caught.value.problems) == 5
     made = Settings(client_id="acme", client_secret="s", username="u", password="p", state_dir="state")
-    assert made.state_dir == Path("state")
+    assert made.state_dir == Path.cwd() / "state"
 
 
 @pytest.mark.parametrize(
@@ -274,7 +286,6 @@ def test_by_hand() -> None:
         ({"timeout": "10"}, "ANYMATE_TIMEOUT: must be a number of seconds above 0 and at most 86400, got '10'"),
         ({"timeout": True}, "ANYMATE_TIMEOUT: must be a number of seconds above 0 and at most 86400, got True"),
         ({"disabled": 1}, "ANYMATE_DISABLED: must be 1 or 0, got 1"),
-        ({"state_dir": 7}, "ANYMATE_STATE_DIR: must be a path, got 7"),
         ({"process_key": ""}, "ANYMATE_PROCESS_KEY: must not be blank, got ''"),
         ({"process_key": 7}, "ANYMATE_PROCESS_KEY: must be a string, got 7"),
     ],
@@ -285,6 +296,12 @@ def test_wrong_types(changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Settings(**{**good, **changes})
     assert str(caught.value) == problem
+
+
+def test_no_folder() -> None:
+    """A state folder that is no path is refused by its value."""
+    with pytest.raises(ConfigurationError, match=r"^ANYMATE_STATE_DIR: must be the path of a folder, got 7: "):
+        Settings(disabled=True, state_dir=7)  # type: ignore[arg-type]
 
 
 def test_frozen() -> None:

@@ -147,7 +147,7 @@ anymate_run(
     run_id=5,
     check_ok_to_run=True,
     report_failure=True,
-    credit_failed_runs=False,
+    default_credit="succeeded",
     require_start=True,
     require_finish=True,
 )

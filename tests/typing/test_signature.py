@@ -147,7 +147,7 @@ def test_options_of_the_guard() -> None:
         "run_id": None,
         "check_ok_to_run": False,
         "report_failure": False,
-        "credit_failed_runs": True,
+        "default_credit": "always",
         "require_start": False,
         "require_finish": False,
     }

@@ -56,7 +56,7 @@ def _guard(options: Namespace) -> AbstractContextManager[Run]:
         options.process_key,
         check_ok_to_run=options.check_ok_to_run,
         report_failure=options.report_failure,
-        credit_failed_runs=not options.no_credit_failed_runs,
+        default_credit=options.default_credit,
         require_start=options.require_start,
         require_finish=options.require_finish,
     )

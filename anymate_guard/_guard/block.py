@@ -1,0 +1,54 @@
+"""Sees that a block is left: Python may be interrupted before the first line of `__exit__` has run."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+_local = threading.local()
+
+
+class Leaving:
+    """An `__exit__` or `__aexit__` that notices when it is gone without having been called.
+
+    `with` takes it from the guard before it enters, and holds it for as long as the block runs. So when it is deleted,
+    the block is over, even if an interruption came before any of our code.
+
+    Args:
+        function: What leaving does; it gets what `with` held, too, so that this lives until leaving is done.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __get__(self, guard: Any, owner: type) -> Any:
+        if guard is None:
+            return lambda guard, *error: self._function(guard, None, *error)
+        held = _Held(guard, self._function)
+        _local.latest = weakref.ref(held)
+        return held
+
+    @staticmethod
+    def expect(guard: Any, forget: Callable[[], None]) -> None:
+        """Call `forget` when the block that this thread enters just now, with this guard, is over."""
+        held = getattr(_local, "latest", lambda: None)()
+        if held is not None and held.guard is guard:
+            held.forget = forget
+
+
+class _Held:
+    """What `with` holds."""
+
+    def __init__(self, guard: Any, function: Callable[..., Any]) -> None:
+        self.guard = guard
+        self.forget: Callable[[], None] | None = None
+        self._function = function
+
+    def __call__(self, *error: Any) -> Any:
+        return self._function(self.guard, self, *error)
+
+    def __del__(self) -> None:
+        if self.forget is not None:
+            self.forget()

@@ -1,0 +1,164 @@
+"""Does what a life asks for: in the journal, with Anymate, and in the log."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import time
+from typing import TypeVar
+
+from anymate_guard._api.client import AnymateClient
+from anymate_guard._deadline import Deadline
+from anymate_guard._guard.threads import in_thread
+from anymate_guard._journal import recorder
+from anymate_guard._journal.journal import Journal, close_all
+from anymate_guard._journal.rules import Row
+from anymate_guard._lifecycle.asks import Apply, Ask, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.calling import Way
+from anymate_guard._lifecycle.leaving import give_up
+from anymate_guard._lifecycle.options import Mate
+from anymate_guard._lifecycle.settling import settle
+from anymate_guard._lifecycle.sharing import Program, Shared
+from anymate_guard._log import emit
+from anymate_guard._process import signals
+from anymate_guard._process.fork import in_child
+
+T = TypeVar("T")
+
+_READING = 0.2  # seconds to wait for a journal that can't even be read
+_CLEARING = 0.5  # seconds to wait for one that can't be written, when something is given back
+
+program = Program()
+
+
+class Driver:
+    """Drives lives for one client.
+
+    Args:
+        client: Makes the calls.
+
+    Attributes:
+        interruption: Thrown into the life before it does anything more; set from another thread.
+    """
+
+    def __init__(self, client: AnymateClient) -> None:
+        self.client = client
+        self.journal = Journal.at(client.settings.state_dir)
+        self.interruption: BaseException | None = None
+
+    def way(self) -> Way:
+        """The way to Anymate for entering or leaving a guard now."""
+        settings = self.client.settings
+        mate = Mate(
+            settings.api_url,
+            settings.username,
+            settings.timeout,
+            settings.deadline,
+            settings.disabled,
+            self.client,
+        )
+        return Way(mate, time.monotonic, time.monotonic() + settings.deadline)
+
+    def run(self, life: Life[T]) -> T:
+        """Do all that a life asks for, and give what it comes to.
+
+        What goes wrong is thrown into the life, an interruption of this thread too: there it says what is still to be
+        done.
+        """
+        try:
+            return self._run(life, None)
+        except BaseException as error:
+            if inspect.getgeneratorstate(life) != inspect.GEN_CLOSED:  # it came between two requests
+                self._run(life, error)
+            raise
+        finally:
+            life.close()
+
+    def _run(self, life: Life[T], error: BaseException | None) -> T:
+        answer: object = None
+        while True:
+            try:
+                ask = life.send(answer) if error is None else life.throw(error)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            answer, error = None, None
+            try:
+                if self.interruption is not None:
+                    error, self.interruption = self.interruption, None
+                else:
+                    answer = self._do(ask)
+            except BaseException as trouble:  # noqa: BLE001  # the life's own to decide about
+                error = trouble
+
+    def _do(self, ask: Ask) -> object:
+        match ask:
+            case Apply():
+                return self.journal.apply(ask.address, ask.rule, ask.patience, durable=ask.durable)
+            case Call():
+                call = getattr(self.client, ask.operation)
+                return call(*ask.arguments, deadline=Deadline(ask.end, ask.retry))
+            case Say():
+                emit(ask.level, ask.event, **ask.fields)
+            case IsWritten():
+                return self.journal.is_written(ask.entry.row)
+            case Keep():
+                self.journal.add(ask.entry)
+                recorder.begin()
+            case Read():
+                return self.journal.read(ask.address, ask.rule, _READING)
+            case Wait():
+                time.sleep(ask.seconds)
+            case GiveBack():
+                self.journal.give_back(ask.claims)
+                self.journal.clear(_CLEARING)
+            case Drop():
+                self.journal.drop(ask.claims)
+                self.journal.clear(_CLEARING)
+        return None
+
+
+def settle_all(client: AnymateClient) -> bool:
+    """Send everything that is owed to the client's address and user; False if something could not be delivered."""
+    driver = Driver(client)
+    way = driver.way()
+    way.end = float("inf")
+    return driver.run(settle(way, Row(way.mate.address, way.mate.username, ""), seconds=float("inf")))
+
+
+def finish_all() -> None:
+    """At the interpreter's exit: finish what is open still, in a daemon thread say, and what is being finished."""
+    for shared in program.runs():
+        end = time.monotonic() + shared.mate.deadline
+        while shared.state != "over":
+            _finish(shared, by_force=True)
+            if time.monotonic() > end:
+                break
+            time.sleep(0.005)
+    close_all()
+
+
+def _finish(shared: Shared, *, by_force: bool = False) -> None:
+    client = shared.mate.client
+    assert isinstance(client, AnymateClient)  # noqa: S101  # what `way` put there
+    Driver(client).run(give_up(program, shared, by_force=by_force))
+
+
+def _finish_abandoned() -> bool:
+    """Finish runs that nobody starts, holds or finishes any more; whether there are any runs."""
+    runs = program.runs()
+    for shared in runs:
+        if shared.is_abandoned():
+            in_thread(_finish, shared)
+    return bool(runs)
+
+
+def _after_fork() -> None:
+    global program
+    program = Program()
+
+
+in_child(_after_fork)
+recorder.also(_finish_abandoned)
+recorder.also(signals.remind)
+atexit.register(finish_all)

@@ -1,0 +1,81 @@
+"""Decorates functions: which can be, and what a decorated one looks like to frameworks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Protocol, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Guarding(AbstractContextManager[Any], AbstractAsyncContextManager[Any], Protocol):
+    """A guard for one call."""
+
+
+def decorated(function: F, guard: Callable[[], Guarding]) -> F:
+    """The function within a guard of its own for each call.
+
+    Raises:
+        TypeError: Its run would end before its body, or it is no function.
+    """
+    if isinstance(function, classmethod | staticmethod):
+        return cast(F, type(function)(decorated(function.__func__, guard)))
+    _check(function)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
+            async with guard():
+                return await function(*args, **kwargs)
+
+        return _named(guarded_async, function)
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with guard():
+            result = function(*args, **kwargs)
+            if inspect.isawaitable(result):
+                raise _ended_too_early(function, result)
+            return result
+
+    return _named(guarded, function)
+
+
+def _named(guarded: Any, function: F) -> F:
+    """Give the code of a decorated function the name and the place of the function, as task runners go by these."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is not None:
+        guarded.__code__ = guarded.__code__.replace(
+            co_name=code.co_name, co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
+        )
+    return cast(F, guarded)
+
+
+def _check(function: Callable[..., Any]) -> None:
+    if inspect.isclass(function):
+        raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
+    code = getattr(function, "__code__", None)
+    if not (inspect.isroutine(function) or isinstance(function, functools.partial) or code):
+        raise TypeError(
+            f"{function!r} is no function: put @anymate_run nearest the function, below the decorator that made "
+            f"this {type(function).__name__} of it"
+        )
+    of_contextlib = getattr(code, "co_filename", None) == contextlib.__file__
+    if of_contextlib or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        kind = "makes a context manager" if of_contextlib else "is a generator function"
+        raise TypeError(
+            f"{function!r} {kind}: its run would end before its body began; use `with anymate_run(...)` inside it"
+        )
+
+
+def _ended_too_early(function: Callable[..., Any], result: Any) -> TypeError:
+    if inspect.iscoroutine(result):
+        result.close()
+    return TypeError(
+        f"{function!r} is no `async def`, but returned {type(result).__name__}, whose work would be done after its "
+        "run: make it an `async def`, or use `async with anymate_run(...)` around the await"
+    )

@@ -1,0 +1,111 @@
+"""What a life asks for: it decides, and whoever drives it does the asking for real.
+
+A life is a generator. It yields a request and is sent the answer; what went wrong is thrown into it, and so is an
+interruption, after which it asks for what is still to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Literal, TypeVar
+
+import attrs
+
+from anymate_guard._journal.rules import Claims, Entry, View
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Apply:
+    """Apply a rule to the journal, in one transaction; the answer is what it returns.
+
+    Attributes:
+        address: Whose outages matter.
+        rule: What to do.
+        patience: Seconds to wait for a journal that can't be written; then `Unavailable` is thrown.
+        durable: Whether what was written has to be on the disk before going on.
+    """
+
+    address: str
+    rule: Callable[[View], Any]
+    patience: float
+    durable: bool = False
+
+
+@attrs.frozen
+class Read:
+    """Apply a rule that changes nothing, also while somebody else writes; throws `Unavailable`."""
+
+    address: str
+    rule: Callable[[View], Any]
+
+
+@attrs.frozen
+class Keep:
+    """Keep a guard's row in the journal from now on, with what it records."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class GiveBack:
+    """Let go of rows, also where the journal can't be written now: what they hold is owed."""
+
+    claims: Claims
+
+
+@attrs.frozen
+class Drop:
+    """Delete rows that are settled, also where the journal can't be written now."""
+
+    claims: Claims
+
+
+@attrs.frozen
+class IsWritten:
+    """Ask whether the journal's file holds a row, in whatever state."""
+
+    entry: Entry
+
+
+@attrs.frozen
+class Call:
+    """Call Anymate; throws `UnreachableError` or `ApiError`.
+
+    Attributes:
+        operation: The method of the client.
+        arguments: What it takes.
+        end: Monotonic time at which to give up.
+        retry: Whether to try more than once.
+    """
+
+    operation: Literal["start_run", "finish_run", "failure", "ok_to_run"]
+    arguments: tuple[Any, ...]
+    end: float
+    retry: bool
+
+
+@attrs.frozen
+class Wait:
+    """Wait for some seconds."""
+
+    seconds: float
+
+
+@attrs.frozen
+class Say:
+    """Log an event."""
+
+    level: Literal["info", "warning", "error"]
+    event: str
+    fields: dict[str, object]
+
+
+Ask = Apply | Read | Keep | GiveBack | Drop | IsWritten | Call | Wait | Say
+Life = Generator[Ask, Any, T]
+
+
+def say(level: Literal["info", "warning", "error"], event: str, **fields: object) -> Say:
+    """Log an event of the package."""
+    return Say(level, f"anymate.{event}", fields)

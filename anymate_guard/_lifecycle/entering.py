@@ -1,0 +1,142 @@
+"""Entering: a guard joins the open run of its process, or starts one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anymate_guard._journal.rules import Entered, Unavailable, View, enter, opened
+from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
+from anymate_guard._lifecycle.calling import Way
+from anymate_guard._lifecycle.leaving import give_up, take_back
+from anymate_guard._lifecycle.options import Options
+from anymate_guard._lifecycle.settling import settle, settle_claimed
+from anymate_guard._lifecycle.sharing import Place, Program, Shared
+from anymate_guard.errors import ApiError, NotOkToRun, UnreachableError
+
+_POLL = 0.005  # seconds between two looks at a run that another thread starts or finishes
+
+
+def entering(program: Program, place: Place, way: Way, process_key: str, options: Options) -> Life[Shared]:
+    """Get a guard into a run.
+
+    Args:
+        program: Who is in which run.
+        place: The guard's place, which it has when this ends without an exception.
+        way: The way to Anymate, within the deadline.
+        process_key: Which process.
+        options: What the guard asks for.
+
+    Raises:
+        ApiError: StartRun was refused.
+        UnreachableError: Anymate was unreachable and the options require a run.
+        NotOkToRun: Anymate was asked and said no.
+    """
+    try:
+        fresh = program.prepare(way, process_key, options)
+        joined = yield from _join(program, fresh, place, options, way)
+        if joined is not None:
+            return joined
+        try:
+            if not way.mate.disabled:
+                yield from _start(fresh, options, way)
+            program.open(fresh, place)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            yield from take_back(program, fresh, way, settle_others=isinstance(error, ApiError | NotOkToRun))
+            raise
+        yield say("info", "run_started", process_key=process_key, run_id=fresh.run_id)
+        return fresh
+    finally:
+        way.over = True
+
+
+def _join(program: Program, fresh: Shared, place: Place, options: Options, way: Way) -> Life[Shared | None]:
+    """Join an open run of this program; None when there is none."""
+    while True:
+        result, shared = program.join(fresh, place, options, wait=way.left() > 0)
+        if result == "fresh":
+            return None
+        if result == "joined":
+            if options.require_start and shared.run_id is None and not way.mate.disabled:
+                program.leave(place, way, "succeeded", zeros=True, failure=None)
+                raise UnreachableError("StartRun", "the run that this program has open was not started yet")
+            yield say("info", "run_joined", process_key=shared.run.process_key, run_id=shared.run_id)
+            return shared
+        if result == "abandoned":
+            yield from give_up(program, shared)
+        else:
+            yield Wait(_POLL)
+
+
+def _start(shared: Shared, options: Options, way: Way) -> Life[None]:
+    """Settle what is owed, then start the run, or leave that to the end."""
+    entry, process_key = shared.entry, shared.run.process_key
+    yield Keep(entry)
+    entered = yield from _enter_journal(shared, way)
+    if options.check_ok_to_run:
+        yield from _check_ok_to_run(way, process_key, options)
+    if options.run_id is None:
+        trouble = yield from _start_run(shared, way, busy=entered.busy)
+        if trouble is not None:
+            if options.require_start:
+                raise trouble
+            yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))
+    was_reachable = shared.run_id is not None and options.run_id is None
+    if (
+        yield from _or(way.apply(lambda view: opened(view, entry.row, reachable=was_reachable)), otherwise=False)
+    ):  # StartRun did not resume the run they were in
+        yield from settle(way, entry.row, "inside")
+
+
+def _enter_journal(shared: Shared, way: Way) -> Life[Entered]:
+    """Put the row into the journal, once nobody is finishing the process's run, and settle what comes before it."""
+    entry = shared.entry
+
+    def rule(view: View) -> Entered:
+        return enter(view, entry.row, way.claims, way.tried)
+
+    entered: Entered = yield from _or(way.apply(rule), Entered())
+    while entered.busy and (yield from way.until_idle(entry.row)):
+        entered = yield from _or(way.apply(rule), Entered())
+    way.outage |= entered.outage
+    if entered.owed:
+        yield from settle_claimed(way, entry.row, entered.owed, "entering")
+    return entered
+
+
+def _check_ok_to_run(way: Way, process_key: str, options: Options) -> Life[None]:
+    try:
+        advice = yield from way.call("ok_to_run", process_key)
+    except (UnreachableError, ApiError) as error:
+        if options.require_start:
+            raise
+        yield say("warning", "start_unchecked", process_key=process_key, operation="OkToRun", error=str(error))
+        return
+    if not advice.ok_to_run:
+        raise NotOkToRun(
+            process_key,
+            gate_open=advice.gate_open,
+            tasks_available=advice.tasks_available,
+            not_blocked_date=advice.not_blocked_date,
+        )
+
+
+def _start_run(shared: Shared, way: Way, *, busy: bool) -> Life[UnreachableError | None]:
+    """StartRun, for this guard; what stood in the way comes back."""
+    if busy:
+        return UnreachableError("StartRun", "another program is still finishing the run of this process")
+    try:
+        shared.name((yield from way.call("start_run", shared.run.process_key)))
+    except UnreachableError as error:
+        yield from _or(way.apply(lambda view: setattr(view, "reachable", False)), None)
+        return error
+    return None
+
+
+def _or(life: Life[Any], otherwise: Any) -> Life[Any]:
+    """Go on without the journal where it can't be used."""
+    try:
+        return (yield from life)
+    except Unavailable:
+        return otherwise
