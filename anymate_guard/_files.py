@@ -84,6 +84,8 @@ def _content(path: str, deadline: Deadline) -> bytes:
 
 
 def _real(folder: str | os.PathLike[str]) -> Path:
+    if "\0" in os.fspath(folder):  # which Windows lets pass here
+        raise ValueError("it holds a null character")
     try:
         return Path(os.path.realpath(folder))
     except OSError:  # the system can't follow it, as with a network drive that is away: the journal will say so

@@ -19,7 +19,7 @@ from anymate_guard._secrecy import Mask
 from anymate_guard.errors import UnreachableError
 
 if TYPE_CHECKING:
-    from anymate_guard._http.exchange import Transport
+    from anymate_guard._http.transport import Transport
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 8.0
 
@@ -79,7 +79,7 @@ class Caller:
                 return reply
             sent_before = sent_before or answer.maybe_sent
             wait = _wait(attempt, answer.retry_after)
-            if not deadline.retry or wait >= deadline.left():
+            if answer.final or not deadline.retry or wait >= deadline.left():
                 raise UnreachableError(operation, trouble, sent_before)
             emit(
                 "info",
@@ -97,7 +97,7 @@ class Caller:
         with self._opening:
             if self._transport is None:
                 with importing():
-                    from anymate_guard._http.exchange import Transport  # requests takes 100 ms to import
+                    from anymate_guard._http.transport import Transport  # requests takes 100 ms to import
 
                 self._transport = Transport(self._timeout)
             return self._transport

@@ -70,7 +70,7 @@ def _add_sandbox(commands: Commands) -> None:
         return sandbox(options.port)
 
     parser = commands.add_parser("sandbox", help="serve a local Anymate, to develop bots without an account")
-    parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--port", type=_port, help="port on 127.0.0.1 (default: 8642, or the next that is free)")
     parser.set_defaults(run=run)
 
 

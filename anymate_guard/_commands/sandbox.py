@@ -4,38 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import signal
 import sys
 import time
+from http.client import responses
+from typing import TYPE_CHECKING
 
+from anymate_guard import Settings
+from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import say
+from anymate_guard._journal.journal import Journal
+
+if TYPE_CHECKING:
+    from anymate_guard._journal.rules import Row
+    from anymate_guard.sandbox import JournalRow, Sandbox
+
+DEFAULT_PORT = 8642
+_PORTS_TRIED = 100
+_COLOURS = {2: 32, 3: 33, 4: 31}  # of a status, by its hundreds, as uvicorn has them; all else is bright red
+_BRIGHT_RED = 91
 
 
-def sandbox(port: int) -> int:
+def sandbox(port: int | None) -> int:
     """Serve, and print the settings that point a bot there.
 
     Args:
-        port: Where; 0 takes a free port.
+        port: Where; 0 takes a free port, None the default port or the next one that is free.
 
     Returns:
         The exit code.
     """
     if not installed():
         return 2
-    from anymate_guard.sandbox import Sandbox
+    from anymate_guard.sandbox import shell_lines
 
     with contextlib.suppress(KeyboardInterrupt):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            server = Sandbox(port).start()
-        except OSError as error:
-            say("sandbox", f"can't serve on port {port}: {error.strerror}; take another")
+        server = _started(port)
+        if server is None:
             return 2
         with contextlib.closing(server):
-            for name, value in server.environ.items():
-                print(f"export {name}='{value}'")
+            _show_journal(server)
+            for shell, lines in shell_lines(server.environ).items():
+                if sys.platform == "win32":
+                    print(f"{shell}:")
+                print(lines)
             sys.stdout.flush()
-            say("sandbox", f"serves a local Anymate on {server.url} until Ctrl-C or SIGTERM")
+            say("sandbox", f"serves a local Anymate on {server.url} until Ctrl-C or SIGTERM; its page is there too")
             while True:
                 time.sleep(3600)
     return 0
@@ -47,3 +63,65 @@ def installed() -> bool:
     if not found:
         say("sandbox", "it is an extra that is not installed: pip install 'anymate_guard[sandbox]'")
     return found
+
+
+def _started(port: int | None) -> Sandbox | None:
+    from anymate_guard.sandbox import Sandbox
+
+    last = DEFAULT_PORT + _PORTS_TRIED
+    for number in range(DEFAULT_PORT, last) if port is None else [port]:
+        try:
+            return Sandbox(number, access_log=_print_access).start()
+        except OSError as error:
+            then = "trying the next one" if port is None else "take another with --port"
+            say("sandbox", f"can't serve on port {number}: {error.strerror}; {then}")
+    return None
+
+
+def _print_access(client: str, request: str, status: int | None) -> None:
+    """Print a line as uvicorn does; the page's looks, one each second, are left out."""
+    if " /page/" in request or sys.stderr is None:
+        return
+    level, shown = "INFO", ascii(request)[1:-1]  # what could steer the terminal is escaped
+    answer = "no answer" if status is None else f"{status} {responses.get(status, '')}".strip()
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        colour = _COLOURS.get((status or 0) // 100, _BRIGHT_RED)
+        level, shown, answer = f"\033[32m{level}\033[0m", f"\033[1m{shown}\033[0m", f"\033[{colour}m{answer}\033[0m"
+    with contextlib.suppress(OSError):
+        print(f'{level}:     {client} - "{shown}" {answer}', file=sys.stderr, flush=True)
+
+
+def _show_journal(server: Sandbox) -> None:
+    place = {name: os.environ[name] for name in ("ANYMATE_STATE_DIR",) if name in os.environ}
+    os.environ.update(NO_PROXY="*", no_proxy="*")  # the sandbox is reached without one
+    server.show_journal(_Journal(Settings.from_env({**place, **server.environ})))
+
+
+class _Journal:
+    """The journal of this machine, for the sandbox's page."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._journal = Journal.at(settings.state_dir)
+
+    def rows(self) -> list[JournalRow]:
+        opened, owed = journal.read(self._journal)
+        return [*(self._row(row, "open") for row in opened), *(self._row(row, "owed") for row in owed)]
+
+    def deliver(self) -> str:
+        before = len(journal.read(self._journal)[1])
+        journal._deliver(self._settings, self._journal, before)
+        left = len(journal.read(self._journal)[1])
+        return f"{before - left} delivered, {left} still owed."
+
+    def _row(self, row: Row, state: str) -> JournalRow:
+        elsewhere = row.address != self._settings.api_url
+        return {
+            "processKey": row.process_key,
+            "runId": row.run_id,
+            "state": "open" if state == "open" else "owed",
+            "entries": row.entries,
+            "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
+            "age": max(0.0, time.time() - row.at),
+            "reason": f"for {row.address}" if elsewhere else "",
+        }

@@ -1,30 +1,29 @@
-"""The ways to addresses: connections kept alive, one for each thread at work; proxies and CA bundles as in requests.
-
-Each connect (several dead addresses share the time), the TLS handshake and each write keep the deadline of the exchange
-that this thread is in. The one thing outside is the operating system's own name look-up.
-"""
+"""The ways to addresses: connections kept alive, one for each thread at work; proxies and CA bundles as in requests."""
 
 from __future__ import annotations
 
 import contextlib
-import queue
+import functools
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import Url, parse_url, ssl_wrap_socket
 from urllib3.util.connection import create_connection
 from urllib3.util.ssl_ import create_urllib3_context
 
-from anymate_guard._http import wire
-from anymate_guard._http.messages import Request
-from anymate_guard._http.wire import exchange
+from anymate_guard._http.deadline_socket import DeadlineSocket, Patience
+from anymate_guard._http.exchange import Connection
+from anymate_guard._http.messages import Answer, Request
+from anymate_guard.errors import ConfigurationError
 
-_ONCE = urllib3.Retry(False)
+_utils: Any = requests.utils  # not all of requests is typed
+_PORTS = {"http": 80, "https": 443}
+_NO_DELAY: list[tuple[int, int, int | bytes]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
 
 class Connections:
@@ -32,16 +31,22 @@ class Connections:
 
     def __init__(self) -> None:
         self._session = requests.Session()  # for its reading of the environment
-        self._adapter: Any = _Adapter(pool_maxsize=1)  # not all of it is typed
+        self._adapter: Any = HTTPAdapter()
+        self._context = functools.cache(_context)
         self._making = threading.RLock()  # reentrant, as the garbage collector may come again
         self._routes: dict[str, Route] = {}
 
     def close(self) -> None:
         """Close every idle connection."""
-        self._adapter.close()
+        for route in list(self._routes.values()):
+            route.drop_idle()
 
     def route(self, base: str) -> Route:
-        """The way to an address."""
+        """The way to an address.
+
+        Raises:
+            ConfigurationError: It leads through a proxy that can't be used.
+        """
         route = self._routes.get(base)
         if route is None:
             with self._making:
@@ -50,172 +55,131 @@ class Connections:
 
     def _new_route(self, base: str) -> Route:
         request = requests.Request("GET", base).prepare()
-        settings = self._session.merge_environment_settings(base, {}, None, None, None)
-        pool = self._adapter.get_connection_with_tls_context(
-            request, settings["verify"], settings["proxies"], settings["cert"]
-        )
-        if pool.scheme == "https":
-            self._adapter.cert_verify(pool, base, settings["verify"], settings["cert"])
-            # Not for a proxy, whose certificate is looked at with the pool's settings, nor where requests has done it.
-            if pool.proxy is None and (pool.ca_certs or pool.ca_cert_dir):
-                _share_context(pool)
+        target = parse_url(request.url or "")
+        settings = self._session.merge_environment_settings(request.url, {}, None, None, None)
+        name = _utils.select_proxy(request.url or "", settings["proxies"])
+        proxy = _checked(target, parse_url(_utils.prepend_scheme_if_needed(name, "http"))) if name else None
+        context = None
+        if "https" in {target.scheme, proxy and proxy.scheme}:
+            trusted = SimpleNamespace(ca_certs=None, ca_cert_dir=None)
+            self._adapter.cert_verify(trusted, "https:", settings["verify"], settings["cert"])
+            context = self._context(trusted.ca_certs, trusted.ca_cert_dir)
         prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
-        return Route(pool, prefix)
+        proxy_headers = self._adapter.proxy_headers(name) if name else {}
+        return Route(target, prefix, context, proxy, proxy_headers)
 
 
 class Route:
     """The way to an address.
 
     Args:
-        pool: Makes connections, through a proxy if need be.
-        prefix: What goes before the path.
+        target: The address.
+        prefix: What goes before the path of a request.
+        context: For TLS; None where there is none on the way.
+        proxy: Through which it leads.
+        proxy_headers: What the proxy wants to be told.
     """
 
-    def __init__(self, pool: Any, prefix: str) -> None:
-        self._pool = pool
+    def __init__(
+        self, target: Url, prefix: str, context: Any, proxy: Url | None, proxy_headers: Mapping[str, str]
+    ) -> None:
+        self._target = target
         self._prefix = prefix
-        # Not for a proxy that forwards, whose requests have headers of their own, nor for a SOCKS proxy.
-        forwarded = pool.proxy is not None and pool.scheme == "http"
-        self._idle: list[Any] = pool.pool.all if isinstance(pool.pool, _Queue) and not forwarded else []
-        host = f"[{pool.host}]" if ":" in pool.host else pool.host
-        self._host = host if pool.port == pool.ConnectionCls.default_port else f"{host}:{pool.port}"
+        self._context = context
+        self._proxy = proxy
+        self._proxy_headers = proxy_headers
+        self._secure = target.scheme == "https"
+        self._tunnelled = self._secure and proxy is not None
+        self._headers = {"Host": target.netloc or "", **({} if self._tunnelled else proxy_headers)}
+        self._idle: list[Connection] = []
 
-    def idle(self) -> Any:
-        """A kept-alive connection, for `bytes_of` a request; None where a new one is needed."""
+    def connection(self, patience: Patience) -> Connection:
+        """A kept connection that may be used again, the one used last, or else a new one."""
         with contextlib.suppress(IndexError):  # there is none left
             while True:
                 connection = self._idle.pop()
-                if connection.is_connected:
+                if connection.may_be_used_again():
+                    connection.patience.deadline = patience.deadline
                     return connection
                 connection.close()
-        return None
+        return self._connect(patience)
 
-    def keep(self, connection: Any) -> None:
-        """Keep a connection alive for another request, unless it is closed."""
-        if not connection.is_closed:
-            self._idle.append(connection)
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection; whether it is used again is decided when it is wanted."""
+        self._idle.append(connection)
 
-    def bytes_of(self, request: Request) -> bytes:
-        """A request as http.client would write it."""
-        lines = [f"{request.method} {self._prefix}{request.path} HTTP/1.1", f"Host: {self._host}"]
-        lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        body = request.body
-        if body is None:
-            return "\r\n".join([*lines, "", ""]).encode("ascii")
-        return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("ascii") + body
+    def drop_idle(self) -> None:
+        """Close all connections that are kept."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
-    def send_on_new(self, request: Request) -> Any:
-        """Send a request over a new connection; gives an answer of urllib3's, to be read, and released or closed."""
-        patience = exchange.patience()
-        return self._pool.urlopen(
-            request.method,
-            self._prefix + request.path,
-            body=request.body,
-            headers=request.headers,
-            retries=_ONCE,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=patience, read=patience),
-        )
+    def exchange(self, connection: Connection, request: Request) -> Answer:
+        """Send a request over a connection of this route, and read its answer."""
+        headers = {**self._headers, **request.headers}
+        return connection.exchange(request.method, self._prefix + request.path, headers, request.body)
+
+    def _connect(self, patience: Patience) -> Connection:
+        secure_proxy = self._proxy is not None and self._proxy.scheme == "https"
+        end = self._proxy or self._target
+        sock = _reached(end, patience)
+        try:
+            if secure_proxy:
+                sock.secure(self._tls(end))
+            if self._tunnelled:
+                self._open_tunnel(Connection(sock, patience))
+            if self._secure and secure_proxy:
+                return Connection(self._tls(self._target)(sock, tls_in_tls=True), patience)
+            if self._secure:
+                sock.secure(self._tls(self._target))
+        except BaseException:
+            sock.close()
+            raise
+        return Connection(sock, patience)
+
+    def _tls(self, end: Url) -> Callable[..., Any]:
+        name = (end.host or "").strip("[]").rstrip(".")
+        return functools.partial(ssl_wrap_socket, server_hostname=name, ssl_context=self._context)
+
+    def _open_tunnel(self, connection: Connection) -> None:
+        end = f"{self._target.host}:{_port(self._target)}"
+        answer = connection.ask("CONNECT", end, {"Host": end, **self._proxy_headers})
+        if answer.status >= 300:
+            raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
 
 
-def _share_context(pool: Any) -> None:
-    """Read the CA bundle once for all connections: certifi's takes 10 ms."""
+def _checked(target: Url, proxy: Url) -> Url:
+    if proxy.scheme in _PORTS and proxy.host:
+        return proxy
+    shown = Url(proxy.scheme, host=proxy.host, port=proxy.port).url
+    problem = (
+        f"{(target.scheme or '').upper()}_PROXY or ALL_PROXY: {shown!r} can't be used, only an http or https proxy can "
+        f"(with SOCKS nothing would bound the waits); set another one, or name {target.host} in NO_PROXY"
+    )
+    raise ConfigurationError([problem])
+
+
+def _reached(end: Url, patience: Patience) -> DeadlineSocket:
+    """Connect to one of a host's addresses; each gets its share of the time that is left."""
+    addresses = socket.getaddrinfo((end.host or "").strip("[]"), _port(end), type=socket.SOCK_STREAM)
+    failure = OSError(f"{end.host} has no address")
+    for tried, (*_, address) in enumerate(addresses):
+        share = patience.seconds(waits=len(addresses) - tried)
+        try:
+            sock = create_connection((str(address[0]), _port(end)), share, socket_options=_NO_DELAY)
+        except OSError as error:
+            failure = error
+        else:
+            return DeadlineSocket(sock, patience)
+    raise failure
+
+
+def _port(end: Url) -> int:
+    return end.port or _PORTS[end.scheme or ""]
+
+
+def _context(ca_certs: str | None, ca_cert_dir: str | None) -> Any:
+    """Read a CA bundle once for all connections: certifi's takes 10 ms."""
     context = create_urllib3_context()
-    context.load_verify_locations(pool.ca_certs, pool.ca_cert_dir)
-    pool.conn_kw["ssl_context"] = context
-    pool.ca_certs = pool.ca_cert_dir = None
-
-
-class _Http(HTTPConnection):
-    response_class = wire.Response
-
-    def _new_conn(self) -> socket.socket:
-        """Connect to one of the host's addresses; each gets its share of the time that is left."""
-        host = self._dns_host.strip("[]")
-        addresses = socket.getaddrinfo(host, self.port, type=socket.SOCK_STREAM)
-        failure = OSError(f"{host} has no address")
-        for tried, (*_, address) in enumerate(addresses):
-            share = min(exchange.patience(), exchange.deadline.left() / (len(addresses) - tried))
-            try:
-                sock = create_connection((str(address[0]), self.port), share, self.source_address, self.socket_options)
-            except OSError as error:
-                failure = error
-            else:
-                sock.settimeout(max(0.01, min(exchange.timeout, exchange.deadline.left())))  # for a TLS handshake
-                return sock
-        raise failure
-
-    def _tunnel(self) -> None:
-        try:
-            super()._tunnel()
-            self._hurry()  # for a TLS handshake
-        finally:
-            exchange.sent = False  # what was sent went to the proxy
-
-    def send(self, data: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        self._hurry()
-        exchange.sent = True
-        super().send(data)
-
-    def _hurry(self) -> None:
-        sock: Any = self.sock
-        sock.settimeout(exchange.patience())
-
-
-class _Https(_Http, HTTPSConnection):
-    pass
-
-
-class _Queue:
-    """Keeps every connection, so that there are as many as threads at work and none is thrown away."""
-
-    def __init__(self, maxsize: int) -> None:  # noqa: ARG002  # the pool fills it with that many empty places
-        self.all: list[Any] = []
-
-    def get(self, *, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002  # it never waits
-        """The connection used last."""
-        try:
-            return self.all.pop()
-        except IndexError:
-            raise queue.Empty from None
-
-    def put(self, connection: Any, *, block: bool = True) -> None:  # noqa: ARG002  # there is always room
-        """Keep a connection."""
-        if connection is not None:
-            self.all.append(connection)
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls: Any = _Http
-    QueueCls: Any = _Queue
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls: Any = _Https
-    QueueCls: Any = _Queue
-
-
-_OURS: dict[Any, Any] = {HTTPConnectionPool: _HttpPool, HTTPSConnectionPool: _HttpsPool}
-
-
-class _Adapter(HTTPAdapter):
-    """The adapter of requests, with our connections; a SOCKS proxy keeps its own."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _take_ours(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        _take_ours(manager)
-        return manager
-
-
-def _take_ours(manager: urllib3.PoolManager) -> None:
-    pools = manager.pool_classes_by_scheme
-    manager.pool_classes_by_scheme = {scheme: _OURS.get(pool, pool) for scheme, pool in pools.items()}
+    context.load_verify_locations(ca_certs, ca_cert_dir)
+    return context

@@ -1,91 +1,139 @@
-"""One HTTP exchange within a deadline: each wait in it is bounded by what is left, and an answer by its size."""
+"""One exchange after the other on a connection: http.client writes each request and reads each answer."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import io
+import ssl
+import time
+from collections.abc import Mapping
 from typing import Any
 
-from anymate_guard._deadline import Deadline
-from anymate_guard._http import wire
-from anymate_guard._http.connections import Connections, Route
-from anymate_guard._http.messages import Answer, Request
-from anymate_guard._http.wire import MOST_BYTES, exchange
-from anymate_guard._secrecy import unseen
+from anymate_guard._http.deadline_socket import Patience
+from anymate_guard._http.messages import Answer
+from anymate_guard._http.untouched import client
+
+MOST_BYTES = 1 << 20  # of a body
+_MOST_RECEIVED = 2 * MOST_BYTES  # for one answer in all: interim answers, head, chunks and trailers have no end either
+_LONGEST_IDLE = 60.0  # seconds; a router on the way may have forgotten the connection by then, and tells nobody
 
 
-class Transport:
-    """Exchanges over pooled, kept-alive connections; safe to share between threads, not across a fork.
+class Connection:
+    """An open connection.
 
     Args:
-        timeout: Seconds for one connect or one read.
+        sock: What it goes over.
+        patience: How long one wait on `sock` may take.
     """
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
-        self._connections = Connections()
+    def __init__(self, sock: Any, patience: Patience) -> None:
+        self.patience = patience
+        self._sock = sock
+        self._raw = _Raw(sock)
+        self._reader = _Reader(self._raw)
+        self._last: _Response | None = None  # that was read to its end
+        self._idle_since = 0.0
 
     def close(self) -> None:
-        """Close every idle connection."""
-        self._connections.close()
+        """Close it."""
+        self._sock.close()
 
-    def exchange(self, request: Request, deadline: Deadline) -> Answer:
-        """Send a request once and read its answer; failures come back as an `Answer` without status."""
-        exchange.deadline, exchange.timeout, exchange.sent = deadline, self._timeout, False
-        handled = sys.exc_info()[1]  # by the bot, while it calls us
-        try:
-            return self._exchange(request)
-        except Exception as error:  # noqa: BLE001  # requests, urllib3, http.client and ssl raise many kinds
-            return Answer(error=f"{request.base}: {_innermost(error, handled)}", maybe_sent=exchange.sent)
+    def exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        """Send a request and read its answer.
 
-    @unseen
-    def _exchange(self, request: Request) -> Answer:
-        route = self._connections.route(request.base)
-        connection = route.idle()
-        if connection is None:
-            return _exchange_on_new(route, request)
-        return _exchange_on_kept(route, connection, request)
+        Raises:
+            OSError: The connection failed, or the patience is over.
+            HTTPException: The answer was cut off, can't be read or is too large.
+        """
+        self._last = None
+        response = self.ask(method, target, headers, body)
+        content = response.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise client.HTTPException(f"HTTP {response.status} with an answer of more than {MOST_BYTES} bytes")
+        if response.length:
+            raise client.IncompleteRead(content, response.length)
+        self._last, self._idle_since = response, time.monotonic()
+        if response.will_close:
+            self.close()
+        return Answer(response.status, content, response.getheader("Retry-After"), response.getheader("Location"))
 
-
-def _exchange_on_kept(route: Route, connection: Any, request: Request) -> Answer:
-    """Send a request in one piece, and read its answer."""
-    try:
-        connection.sock.settimeout(exchange.patience())
-        exchange.sent = True
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> _Response:
+        """Send a request and read the head of its answer."""
+        request = _Writer()
+        request.request(method, target, body, headers)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it hung up
-            connection.sock.sendall(route.bytes_of(request))
-        answer = wire.read(connection, request.method)
-    except BaseException:
-        connection.close()
-        raise
-    route.keep(connection)
-    return answer
+            self._sock.sendall(request.written)
+        self._raw.room = _MOST_RECEIVED
+        response = _Response(self, method=method)  # type: ignore[arg-type]  # it only calls makefile
+        response.begin()
+        return response
+
+    def makefile(self, mode: str) -> io.BufferedReader:  # noqa: ARG002  # http.client only reads from it
+        """Give what http.client reads an answer from; what follows the answer stays in it."""
+        return self._reader
+
+    def may_be_used_again(self) -> bool:
+        """Whether another exchange may follow.
+
+        The last answer was read to its end and offered it, that was not long ago, and since then nothing came, neither
+        more than was asked for nor the end.
+        """
+        last = self._last
+        if last is None or last.will_close or not last.isclosed():
+            return False
+        if time.monotonic() - self._idle_since > _LONGEST_IDLE:
+            return False
+        self.patience.deadline = None
+        try:
+            self._reader.peek(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            return False
+        return False
 
 
-def _exchange_on_new(route: Route, request: Request) -> Answer:
-    """Let requests' own libraries connect, send and read."""
-    response = route.send_on_new(request)
-    whole = False
-    try:
-        body = b""
-        # To the end: only a read that finds nothing more tells an answer that was cut.
-        while len(body) <= MOST_BYTES and (more := response.read(MOST_BYTES + 1 - len(body))):
-            body += more
-        whole = len(body) <= MOST_BYTES
-    finally:
-        if not whole:
-            response.close()
-    if not whole:
-        return wire.too_large(response.status)
-    response.release_conn()
-    headers = response.headers
-    return Answer(response.status, body, headers.get("Retry-After"), headers.get("Location"))
+class _Writer(client.HTTPConnection):
+    """Lets http.client write a request, for it to be sent in one piece."""
+
+    def __init__(self) -> None:
+        super().__init__("unused")
+        self.written = b""
+
+    def send(self, data: Any) -> None:
+        self.written += data
 
 
-def _innermost(error: BaseException, handled: BaseException | None) -> str:
-    """The innermost reason, which says more than the wrappings of the libraries."""
-    while True:
-        inner = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-        if inner is handled or not isinstance(inner, BaseException):
-            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        error = inner
+class _Response(client.HTTPResponse):
+    """An answer as http.client reads it, and none that is interim: of those it knows 100 Continue only."""
+
+    def begin(self) -> None:
+        super().begin()
+        while self.status < 200:
+            self.headers: Any = None
+            super().begin()
+
+
+class _Raw(io.RawIOBase):
+    """Reads from a socket; not more than there is room for."""
+
+    def __init__(self, sock: Any) -> None:
+        self.room = 0
+        self._sock = sock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        received: int = self._sock.recv_into(buffer)
+        self.room -= received
+        if self.room < 0:
+            raise client.HTTPException(f"an answer of more than {MOST_BYTES} bytes")
+        return received
+
+
+class _Reader(io.BufferedReader):
+    """What the answers of one connection are read from, one after the other."""
+
+    def close(self) -> None:
+        """Stay open: http.client closes it at the end of each answer."""

@@ -49,6 +49,7 @@ class Answer:
         location: The Location header.
         error: Why there is no whole answer; it may quote the server.
         maybe_sent: Whether the request may have reached the server.
+        final: Whether another try would come to the same.
     """
 
     status: int = 0
@@ -57,3 +58,4 @@ class Answer:
     location: str | None = attrs.field(default=None, repr=False)
     error: str = attrs.field(default="", repr=False)
     maybe_sent: bool = True
+    final: bool = False

@@ -364,8 +364,8 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     """
     if view.look:
         _find_dead(view)
-    # During an outage only what has to come before the own StartRun is worth the one try.
-    others = [] if view.outage else view.table.abandoned(row.address, row.username, BATCH)
+    # During an outage only what has to come before the own StartRun is worth the one try; or what a person asks for.
+    others = [] if view.outage and row.process_key else view.table.abandoned(row.address, row.username, BATCH)
     found = _owed(view, row, standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:

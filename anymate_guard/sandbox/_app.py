@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from werkzeug.exceptions import Forbidden, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from anymate_guard.sandbox._api import Api
-from anymate_guard.sandbox._control import Control
+from anymate_guard.sandbox._api.calls import Api
+from anymate_guard.sandbox._api.control import Control
 from anymate_guard.sandbox._http import answered
-from anymate_guard.sandbox._page import Page
-from anymate_guard.sandbox._world import World
+from anymate_guard.sandbox._page.page import Page
+from anymate_guard.sandbox._state.world import World
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -8,12 +8,13 @@ from datetime import date
 from types import TracebackType
 from typing import Any
 
+from anymate_guard.sandbox._api.control import Control
 from anymate_guard.sandbox._app import App
-from anymate_guard.sandbox._control import Control
-from anymate_guard.sandbox._server import HOST, Server
-from anymate_guard.sandbox._tokens import CREDENTIALS
+from anymate_guard.sandbox._journal import Journal
+from anymate_guard.sandbox._server import HOST, AccessLog, Server
+from anymate_guard.sandbox._state.tokens import CREDENTIALS
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
-from anymate_guard.sandbox._world import World
 
 NO_ANSWER = object()
 
@@ -26,10 +27,15 @@ class Sandbox:
     Args:
         port: Where to serve; 0 takes a free port.
         clock: The time in seconds since 1970, for tests in which tokens expire or dates are blocked.
+        access_log: Called for each request when it has been answered: with the client's address and port, the request
+            line, and the status; None for the status if there was no answer.
     """
 
-    def __init__(self, port: int = 0, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, port: int = 0, *, clock: Callable[[], float] = time.time, access_log: AccessLog | None = None
+    ) -> None:
         self._port = port
+        self._access_log = access_log
         self._world = World(clock)
         self._control = Control(self._world)
         self._app = App(self._world, self._control)
@@ -52,7 +58,7 @@ class Sandbox:
             OSError: The port is taken.
         """
         if self._server is None:
-            self._server = Server(self._app, self._port)
+            self._server = Server(self._app, self._port, self._access_log)
             self._port = self._server.port
             self._world.alarm.ring()
             self._server.start()
@@ -77,6 +83,10 @@ class Sandbox:
         """The environment variables that point a bot here."""
         credentials = {f"ANYMATE_{name.upper()}": value for name, value in CREDENTIALS.items()}
         return {**credentials, "ANYMATE_API_URL": self.url, "ANYMATE_AUTH_URL": self.url}
+
+    def show_journal(self, journal: Journal) -> None:
+        """Show the journal of this machine on the page, with a button to deliver what it owes."""
+        self._world.journal = journal
 
     def reset(self) -> None:
         """Forget everything and wake hanging requests; tokens stay good and numbers go on growing."""

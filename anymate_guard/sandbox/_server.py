@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +19,13 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 from werkzeug.wsgi import get_input_stream
 
-from anymate_guard.sandbox._api import CONNECTION
-from anymate_guard.sandbox._faults import Dropped
+from anymate_guard.sandbox._api.calls import CONNECTION
+from anymate_guard.sandbox._state.faults import Dropped
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+AccessLog = Callable[[str, str, "int | None"], None]
 
 HOST = "127.0.0.1"
 BACKLOG = 512
@@ -36,10 +38,11 @@ LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 class Server(ThreadedWSGIServer):
     """Serves one application from daemon threads, one for each connection."""
 
-    def __init__(self, app: WSGIApplication, port: int) -> None:
+    def __init__(self, app: WSGIApplication, port: int, access_log: AccessLog | None = None) -> None:
         # A socket of our own: werkzeug ends the program when a port is taken.
         with socket.create_server((HOST, port), backlog=BACKLOG) as listener:
             super().__init__(HOST, port, self._number, Handler, fd=listener.fileno())
+        self.access_log = access_log
         self._app = app
         self._lock = threading.Lock()
         self._serials = itertools.count(1)
@@ -101,6 +104,7 @@ class Handler(WSGIRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
+    server: Server
 
     def setup(self) -> None:
         """Prepare the connection."""
@@ -124,10 +128,12 @@ class Handler(WSGIRequestHandler):
                 pass
         except Dropped:
             self._reset()
+            self._note(None)
         except (ClientDisconnected, OSError):
             self.close_connection = True  # the body broke off, so nobody waits for an answer
         else:
             self._send(*answer)
+            self._note(int(answer[0][:3]))
 
     def _answer(self, environ: WSGIEnvironment) -> tuple[str, Headers, bytes]:
         try:
@@ -156,10 +162,14 @@ class Handler(WSGIRequestHandler):
         # Detached, as a close would wait for the files made from the socket, and a shutdown would be orderly.
         socket.close(self.connection.detach())
 
+    def _note(self, status: int | None) -> None:
+        if self.server.access_log is not None:
+            self.server.access_log("{}:{}".format(*self.client_address), self.requestline, status)
+
     def log(
         self,
         type: str,  # noqa: A002  # named by werkzeug
         message: str,
         *args: Any,
     ) -> None:
-        """Print nothing; the control side has the requests."""
+        """Print nothing; who wants to see requests hands in an access log."""

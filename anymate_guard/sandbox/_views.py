@@ -43,11 +43,16 @@ class ProcessView(TypedDict):
 
 
 class RequestView(TypedDict):
-    """A request; its status is None while no answer has been given, and stays so when none ever is."""
+    """A request.
+
+    `status` is None while no answer has been given, and stays so when none ever is; `processKey` is None for a request
+    that is about no process.
+    """
 
     operation: str | None
     method: str
     path: str
+    processKey: str | None
     body: str
     status: int | None
     answer: str

@@ -253,7 +253,7 @@ def test_echo_in_the_frame(sandbox: Sandbox, proxy: FaultProxy, head: str) -> No
     with client_of(sandbox, proxy.url) as client, pytest.raises(UnreachableError) as caught:
         client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
     assert password not in str(caught.value)
-    assert "***" in str(caught.value)
+    assert ("***" in str(caught.value)) is ("chunked" not in head)  # of which http.client quotes nothing
 
 
 def test_echo_in_the_target(client: AnymateClient, sandbox: Sandbox, proxy: FaultProxy) -> None:

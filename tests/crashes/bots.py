@@ -29,7 +29,7 @@ import requests  # noqa: F401
 import structlog  # noqa: F401
 
 from anymate_guard import anymate_run
-from anymate_guard._http import exchange  # noqa: F401
+from anymate_guard._http import transport  # noqa: F401
 
 MOST_LOST = 1.0  # seconds of counting that a kill may cost
 

@@ -11,7 +11,7 @@ import pytest
 import requests.adapters
 import trustme
 
-from anymate_guard import AnymateClient, UnreachableError
+from anymate_guard import AnymateClient, ConfigurationError, UnreachableError
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
@@ -190,12 +190,18 @@ def test_not_sent_without_a_tunnel(
     assert not caught.value.maybe_sent
 
 
-@pytest.mark.parametrize("value", ["nonsense://x:1", "http://", "socks5://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "value", ["nonsense://x:1", "http://", "socks5://127.0.0.1:1", "socks5h://clerk:sesame@proxy.example:1080"]
+)
 def test_proxy_that_makes_no_sense(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """A proxy variable that can't be used is an error of ours."""
+    """A proxy that can't be used, one for SOCKS among them, is a setting that is wrong, told without its password."""
     monkeypatch.setenv("http_proxy", value)
-    with client_of(sandbox) as client, pytest.raises(UnreachableError):
-        client.start_run("invoice-intake", deadline=Deadline.after(1, retry=False))
+    with client_of(sandbox) as client, pytest.raises(ConfigurationError) as caught:
+        client.start_run("invoice-intake")
+    (problem,) = caught.value.problems
+    assert problem.startswith("HTTP_PROXY or ALL_PROXY: ")
+    assert "NO_PROXY" in problem
+    assert "sesame" not in problem
 
 
 def test_no_proxy(sandbox: Sandbox, forward: ForwardProxy, monkeypatch: pytest.MonkeyPatch) -> None:

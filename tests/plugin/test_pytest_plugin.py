@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-import anymate_guard._http.exchange
+import anymate_guard._http.transport
 import anymate_guard.sandbox
 
 pytest_plugins = ["pytester"]
@@ -32,7 +32,7 @@ BOT = """
             current_run().add_seconds_saved(amount)
 """
 # Loaded here, because pytester forgets what is imported inside, and would load it for each test.
-PRELOADED = (anymate_guard._http.exchange, anymate_guard.sandbox, structlog)
+PRELOADED = (anymate_guard._http.transport, anymate_guard.sandbox, structlog)
 
 Tests = Callable[[str], pytest.RunResult]
 

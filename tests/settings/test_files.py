@@ -111,7 +111,9 @@ def test_no_path() -> None:
     """What no system takes for a path is refused by its value."""
     with pytest.raises(ConfigurationError) as caught:
         settings(state_dir="a\0b")
-    assert str(caught.value).startswith(r"ANYMATE_STATE_DIR: must be the path of a folder, got 'a\x00b': ")
+    assert str(caught.value) == (
+        r"ANYMATE_STATE_DIR: must be the path of a folder, got 'a\x00b': it holds a null character"
+    )
 
 
 def test_a_folder_that_the_system_cannot_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import os, signal, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 from anymate_guard import anymate_run
 from anymate_guard._lifecycle import recorder, sharing
-import anymate_guard._http.exchange, structlog
+import anymate_guard._http.transport, structlog
 
 class Bodies:
     def __init__(self):

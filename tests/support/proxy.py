@@ -8,13 +8,15 @@ import math
 import socket
 import ssl
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlsplit
 
-_RESET = struct.pack("ii", 1, 0)
+_RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+_SHARED = socket.SO_REUSEADDR if sys.platform == "win32" else socket.SO_REUSEPORT
 _CHUNK = 1 << 16
 
 
@@ -265,7 +267,7 @@ class FaultProxy:
 def _bound(port: int) -> socket.socket:
     """A socket on that port, which others of this process may share."""
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+    sock.setsockopt(socket.SOL_SOCKET, _SHARED, True)
     sock.bind(("127.0.0.1", port))
     return sock
 

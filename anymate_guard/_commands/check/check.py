@@ -19,8 +19,8 @@ from anymate_guard._commands.check import remedies
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.terminal import Paint, sign
 from anymate_guard._deadline import Deadline
-from anymate_guard._http.exchange import Transport
 from anymate_guard._http.messages import Request
+from anymate_guard._http.transport import Transport
 from anymate_guard._settings import variable
 
 _SECRETS = {"client_secret", "password"}

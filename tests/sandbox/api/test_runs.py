@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import Bot, Clock
+from ..support import Bot, Clock
 
 
 @pytest.mark.parametrize("route", ["StartRun", "StartOrGetRun"])
@@ -229,3 +231,17 @@ def test_reset(sandbox: Sandbox, bot: Bot) -> None:
     assert lists == [[], [], [], [], []]
     assert bot.get("/api/StartRun/invoices").status == 200
     assert bot.ask_token().json["expires_in"] == 3600
+
+
+def test_numbers_of_the_next_sandbox() -> None:
+    """A sandbox gives no number that an earlier one gave, nor one that JavaScript can't count to."""
+    numbers = []
+    for _ in range(2):
+        with Sandbox() as sandbox, closing(Bot(sandbox)) as bot:
+            bot.login()
+            for _ in range(50):
+                numbers.append(bot.start())
+                bot.finish(numbers[-1])
+            numbers += bot.post("/api/CreateTasks/tasks", [{}, {}]).json["taskIds"]
+    assert numbers == sorted(set(numbers))
+    assert numbers[-1] < 2**53

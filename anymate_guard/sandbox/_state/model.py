@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from typing import Any
 
-from anymate_guard.sandbox._kpi import Credit, Defaults, Overrides
+from anymate_guard.sandbox._state.kpi import Credit, Defaults, Overrides
 from anymate_guard.sandbox._values import iso
 from anymate_guard.sandbox._views import OkToRunView, ProcessView, RunView
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .support import Bot, Clock
+from ..support import Bot, Clock
 
 
 def create(bot: Bot, **fields: object) -> int:

@@ -9,17 +9,17 @@ from markupsafe import Markup
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
-from anymate_guard.sandbox._board import Query, board
 from anymate_guard.sandbox._http import json_response, uncached
-from anymate_guard.sandbox._markup import exports, parts
-from anymate_guard.sandbox._tokens import CREDENTIALS
+from anymate_guard.sandbox._page.board import Query, board
+from anymate_guard.sandbox._page.markup import exports, parts
+from anymate_guard.sandbox._state.tokens import CREDENTIALS
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
-    from anymate_guard.sandbox._world import World
+    from anymate_guard.sandbox._state.world import World
 
-STATIC = files("anymate_guard.sandbox") / "static"
+STATIC = files("anymate_guard.sandbox._page") / "static"
 FILES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",

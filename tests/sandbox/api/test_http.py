@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from .support import Bot, examples
+from ..support import Bot, examples
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda key: key.strip())
 

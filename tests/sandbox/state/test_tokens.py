@@ -9,7 +9,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import FORM, Bot, Clock
+from ..support import FORM, Bot, Clock
 
 
 def test_login(stranger: Bot) -> None:

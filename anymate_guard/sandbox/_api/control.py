@@ -11,14 +11,15 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
 from anymate_guard.sandbox import _values as values
-from anymate_guard.sandbox._api import OPERATIONS, process_key
-from anymate_guard.sandbox._faults import read_fault
+from anymate_guard.sandbox._api.calls import OPERATIONS, process_key
 from anymate_guard.sandbox._http import answered, json_response
-from anymate_guard.sandbox._kpi import Defaults
-from anymate_guard.sandbox._model import Settings
+from anymate_guard.sandbox._journal import Journal
+from anymate_guard.sandbox._state.faults import read_fault
+from anymate_guard.sandbox._state.kpi import Defaults
+from anymate_guard.sandbox._state.model import Settings
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._values import Refused
 from anymate_guard.sandbox._views import ProcessView
-from anymate_guard.sandbox._world import World
 
 Action = Callable[[bytes], object]
 SIMPLE = "secondsSaved"
@@ -42,6 +43,10 @@ class Control:
             },
             "tokens": {"PUT": _reading(self.set_tokens)},
             "reset": {"POST": lambda _: world.reset()},
+            "journal": {
+                "GET": lambda _: list(self._journal().rows()),
+                "POST": lambda _: {"message": self._journal().deliver()},
+            },
         }
 
     def respond(self, method: str, segments: list[str], data: bytes) -> Response:
@@ -68,6 +73,11 @@ class Control:
         if revoke:
             tokens.revoke()
         return {"lifetime": tokens.lifetime, "revoked": revoke}
+
+    def _journal(self) -> Journal:
+        if self._world.journal is None:
+            raise NotFound("This sandbox was given no journal to show.")
+        return self._world.journal
 
     def _action(self, method: str, segments: list[str]) -> Action:
         methods = self._methods(segments)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from anymate_guard.sandbox._state.world import World
     from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
-    from anymate_guard.sandbox._world import World
 
 Kind = Literal["finished", "failed", "running"]
 

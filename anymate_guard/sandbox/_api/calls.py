@@ -13,12 +13,12 @@ from werkzeug.wrappers import Request, Response
 
 from anymate_guard.sandbox import _values as values
 from anymate_guard.sandbox._http import answered, json_response
-from anymate_guard.sandbox._kpi import Overrides
-from anymate_guard.sandbox._tokens import LoginError
-from anymate_guard.sandbox._traffic import shown_body, shown_login
+from anymate_guard.sandbox._state.kpi import Overrides
+from anymate_guard.sandbox._state.tokens import LoginError
+from anymate_guard.sandbox._state.traffic import shown_body, shown_login
+from anymate_guard.sandbox._state.world import World
 from anymate_guard.sandbox._values import Refused
 from anymate_guard.sandbox._views import RequestView
-from anymate_guard.sandbox._world import World
 
 CONNECTION = "anymate_guard.sandbox.connection"
 TOKEN = "token"  # noqa: S105  # the name of a call
@@ -78,7 +78,7 @@ class Api:
         operation = _operation(segments)
         seen = self._seen(request, path, operation, data)
         self._world.traffic.add(seen)
-        response = answered(lambda: self._play(_route(request, segments, operation, data)))
+        response = answered(lambda: self._play(_route(request, segments, operation, data), seen))
         seen["answer"] = _shown_answer(operation, response)
         seen["status"] = response.status_code
         return response
@@ -88,6 +88,7 @@ class Api:
             "operation": operation,
             "method": request.method,
             "path": path,
+            "processKey": None,
             "body": shown_login(data, is_form=_is_form(request)) if operation == TOKEN else shown_body(data),
             "status": None,
             "answer": "",
@@ -96,12 +97,14 @@ class Api:
             "userAgent": request.headers.get("User-Agent", ""),
         }
 
-    def _play(self, call: Call) -> Response:
+    def _play(self, call: Call, seen: RequestView) -> Response:
         def act() -> Response:
             return answered(lambda: self._act(call))
 
         alarm = self._world.alarm.event()
-        fault = self._world.faults.take(call.operation, self._target(call))
+        key = self._target(call)
+        seen["processKey"] = key
+        fault = self._world.faults.take(call.operation, key)
         return act() if fault is None else fault.play(act, alarm)
 
     def _act(self, call: Call) -> Response:
@@ -112,7 +115,9 @@ class Api:
 
     def _target(self, call: Call) -> str | None:
         """Return the process key a call is about, as far as it can be told."""
-        if call.key or call.operation == TOKEN:
+        if call.operation == TOKEN:
+            return None
+        if call.key:
             return call.key
         try:
             fields = call.fields()

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from anymate_guard.sandbox import Sandbox
+from anymate_guard.sandbox import JournalRow, Sandbox
 
-from .support import Bot
+from ..support import Bot
 
 
 @pytest.mark.parametrize("name", ["runs", "failures", "requests", "processes", "faults"])
@@ -48,6 +48,7 @@ def test_requests(sandbox: Sandbox, bot: Bot) -> None:
         "operation": "StartRun",
         "method": "GET",
         "path": "/api/StartRun/invoices",
+        "processKey": "invoices",
         "body": "",
         "status": 200,
         "answer": f'{{"processKey": "invoices", "runId": {run_id}}}',
@@ -180,3 +181,41 @@ def test_environ(sandbox: Sandbox) -> None:
     }
     assert environ["ANYMATE_API_URL"] == environ["ANYMATE_AUTH_URL"] == sandbox.url
     assert urlsplit(sandbox.url).hostname == "127.0.0.1"
+
+
+class Owing:
+    """A journal that owes one finish until it is delivered."""
+
+    def __init__(self) -> None:
+        """Begin with the finish."""
+        self.owed: list[JournalRow] = [
+            {
+                "processKey": "invoices",
+                "runId": 7,
+                "state": "owed",
+                "entries": 3,
+                "secondsSaved": 1.5,
+                "age": 61.0,
+                "reason": "Anymate was not there",
+            }
+        ]
+
+    def rows(self) -> list[JournalRow]:
+        """What is owed."""
+        return self.owed
+
+    def deliver(self) -> str:
+        """Owe nothing any more."""
+        self.owed = []
+        return "1 delivered."
+
+
+def test_journal(sandbox: Sandbox, bot: Bot) -> None:
+    """A journal that was handed in is listed and can be delivered; without one there is no such route."""
+    assert bot.get("/sandbox/journal").status == 404
+    assert bot.post("/sandbox/journal", {}).status == 404
+    journal = Owing()
+    sandbox.show_journal(journal)
+    assert bot.get("/sandbox/journal").json == journal.rows()
+    assert bot.post("/sandbox/journal", {}).json == {"message": "1 delivered."}
+    assert bot.get("/sandbox/journal").json == []

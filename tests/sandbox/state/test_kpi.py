@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .support import Bot, examples
+from ..support import Bot, examples
 
 FIELD = st.integers(0, 2**31 - 1)
 SMALL = st.integers(0, 50_000)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .support import Bot, Clock
+from ..support import Bot, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from anymate_guard.sandbox._kpi import Overrides
-from anymate_guard.sandbox._model import Process, Run, Settings, Task
+from anymate_guard.sandbox._state.kpi import Overrides
+from anymate_guard.sandbox._state.model import Process, Run, Settings, Task
 from anymate_guard.sandbox._values import iso
 from anymate_guard.sandbox._views import FailureView, OkToRunView, ProcessView, RunView
 
-FIRST_RUN_ID = 75_616
-FIRST_TASK_ID = 1_204_312
+IDS_A_SECOND = 10_000  # more than any sandbox gives, and 2**53, where JavaScript stops counting, is far
 
 
 class State:
     """Everything Anymate remembers; each method is one atomic step.
 
-    A process comes into being when its key is first mentioned. Numbers go on growing over a reset, so that a
-    number from before can never mean something new.
+    A process comes into being when its key is first mentioned. Numbers begin above those of any sandbox before and
+    go on growing over a reset, so that a number from before can never mean something new.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._run_ids = itertools.count(FIRST_RUN_ID)
-        self._task_ids = itertools.count(FIRST_TASK_ID)
+        self._ids = itertools.count(int(time.time() * IDS_A_SECOND))
         self._places = itertools.count()
         self._clear()
 
@@ -80,7 +79,7 @@ class State:
             process, now = self._process_with_tasks(key), self._clock()
             ids = []
             for fields, at in tasks:
-                task = Task(key, next(self._task_ids), fields, now if at is None else at, next(self._places))
+                task = Task(key, next(self._ids), fields, now if at is None else at, next(self._places))
                 self._tasks[task.task_id] = task
                 process.tasks.append(task)
                 ids.append(task.task_id)
@@ -161,6 +160,6 @@ class State:
 
     def _ongoing(self, process: Process) -> Run:
         if process.run is None:
-            process.run = Run(process.key, next(self._run_ids), self._clock())
+            process.run = Run(process.key, next(self._ids), self._clock())
             self._runs[process.run.run_id] = process.run
         return process.run

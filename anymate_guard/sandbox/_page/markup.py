@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 from werkzeug.http import HTTP_STATUS_CODES
 
-from anymate_guard.sandbox._board import MOST_FAILURES, MOST_REQUESTS, RUNS_ON_A_PAGE, moment
+from anymate_guard.sandbox._page.board import MOST_FAILURES, MOST_REQUESTS, RUNS_ON_A_PAGE, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from anymate_guard.sandbox._board import Bar, Board, Process, Run, Span, Sums
+    from anymate_guard.sandbox._page.board import Bar, Board, Process, Run, Span, Sums
     from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
 
 WINDOWS = {None: "All", 3600: "1 hour", 600: "10 minutes", 60: "1 minute"}

@@ -15,7 +15,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import TIMEOUT, Bot, ends_in_reset, until
+from ..support import TIMEOUT, Bot, ends_in_reset, until
 
 
 @pytest.fixture(name="line")

@@ -1,0 +1,85 @@
+"""The lowest socket of every connection, whose waits all end with the deadline, whatever is built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from anymate_guard._deadline import Deadline
+
+
+class Patience:
+    """How long the next wait on a connection may take.
+
+    Attributes:
+        timeout: Seconds for one connect or one read.
+        deadline: When to give up; None waits for nothing at all.
+    """
+
+    def __init__(self, timeout: float, deadline: Deadline | None) -> None:
+        self.timeout = timeout
+        self.deadline = deadline
+
+    def seconds(self, waits: int = 1) -> float:
+        """Seconds that the next wait may take, if so many are to come.
+
+        Raises:
+            TimeoutError: The deadline is over.
+        """
+        if self.deadline is None:
+            return 0.0
+        left = self.deadline.left()
+        if left <= 0:
+            raise TimeoutError("the deadline is over")
+        return min(self.timeout, left / waits)
+
+
+class DeadlineSocket:
+    """A connected socket, each of whose waits is bounded.
+
+    It holds a socket instead of being one, as gevent and test tools put other classes in the place of Python's.
+
+    Args:
+        sock: What to read from and to write to.
+        patience: How long one wait may take; it is asked again before each.
+    """
+
+    def __init__(self, sock: Any, patience: Patience) -> None:
+        self._sock = sock
+        self._patience = patience
+
+    def secure(self, wrap: Callable[[Any], Any]) -> None:
+        """Put TLS over it; one wait is enough for the whole handshake."""
+        self._sock.settimeout(self._patience.seconds())
+        self._sock = wrap(self._sock)
+
+    def recv(self, size: int) -> bytes:
+        """Receive up to that many bytes; none at the end."""
+        self._sock.settimeout(self._patience.seconds())
+        received: bytes = self._sock.recv(size)
+        return received
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Receive into a buffer, and tell how many bytes; 0 at the end."""
+        self._sock.settimeout(self._patience.seconds())
+        received: int = self._sock.recv_into(buffer)
+        return received
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what can be sent at once, and tell how many bytes that was."""
+        self._sock.settimeout(self._patience.seconds())
+        sent: int = self._sock.send(data)
+        return sent
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it."""
+        left = memoryview(data)
+        while left:
+            left = left[self.send(left) :]
+
+    def close(self) -> None:
+        """Close it."""
+        self._sock.close()
+
+    def __del__(self) -> None:
+        self.close()  # a client may be forgotten; Python would warn of its connections

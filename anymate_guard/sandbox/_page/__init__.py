@@ -1,0 +1,1 @@
+"""The page at /: what Anymate would show of a bot."""

