@@ -58,7 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=__version__, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_sandbox, _add_check, _add_exec, _add_record, _add_journal, _add_completion):
+    for add in (
+        _add_demo,
+        _add_sandbox,
+        _add_check,
+        _add_exec,
+        _add_record,
+        _add_journal,
+        _add_history,
+        _add_completion,
+    ):
         add(commands)
     return parser
 
@@ -180,12 +189,40 @@ def _add_journal(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from anymate_guard._commands import journal
 
-        return journal.deliver() if options.action else journal.show(as_json=options.json)
+        if options.action == "drop":
+            return journal.drop(options.ids, sure=options.yes)
+        if options.action == "deliver":
+            return journal.deliver(as_json=options.json)
+        return journal.show(as_json=options.json)
 
-    parser = commands.add_parser("journal", help="list what is open and what is owed, or deliver it")
-    parser.add_argument("action", nargs="?", choices=["deliver"], help="send what is owed now")
+    parser = commands.add_parser("journal", help="list what is open and what is owed, deliver it, or give it up")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION")
+    deliver = actions.add_parser("deliver", help="send what is owed now")
+    deliver.add_argument("--json", action="store_true", help="print JSON", default=argparse.SUPPRESS)
+    drop = actions.add_parser("drop", help="give up what is owed or was refused: it is never credited")
+    drop.add_argument("ids", nargs="+", metavar="ID", help="as the list shows it; the beginning will do")
+    drop.add_argument("--yes", action="store_true", help="do not ask")
+    parser.set_defaults(run=run)
+
+
+def _add_history(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from anymate_guard._commands.history import history
+
+        return history(options.since, options.process, as_json=options.json)
+
+    parser = commands.add_parser("history", help="list the finished runs of this machine")
+    parser.add_argument("--since", type=_moment, default="7d", help="30min, 12h, 7d, 4w or 2026-11-01 (default: 7d)")
+    parser.add_argument("--process", metavar="PROCESS_KEY", help="of this process only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
+
+
+def _moment(text: str) -> float:
+    from anymate_guard._commands.history import moment
+
+    return moment(text)
 
 
 def _add_completion(commands: Commands) -> None:

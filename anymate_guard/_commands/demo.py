@@ -23,6 +23,7 @@ from anymate_guard._commands.log import collected, rendering
 from anymate_guard._commands.private_sandbox import private_sandbox
 from anymate_guard._commands.sandbox import installed
 from anymate_guard._commands.terminal import Paint, say, sign
+from anymate_guard._journal.journal import close_all
 from anymate_guard.demo import bot
 
 _PACE = 1.5  # seconds that a file of invoices takes where somebody watches
@@ -32,7 +33,7 @@ _FACTS = {
     "run_id": "run {}",
     "outcome": "{}",
     "entries": "{} entries",
-    "seconds_saved": "{:.0f} s saved",
+    "seconds_saved": "{:.0f} s",
     "error": "{}",
 }
 
@@ -57,7 +58,7 @@ def demo(file: Path | None, *, log_format: str | None, open_page: bool) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then, either
     collected("info", rendering(log_format) if log_format else [_in_short])
     with (
-        TemporaryDirectory(prefix="anymate-guard-demo-", ignore_cleanup_errors=True) as folder,
+        _folder() as folder,
         private_sandbox() as settings,
     ):
         _use_only({**settings, "ANYMATE_STATE_DIR": folder})
@@ -72,6 +73,16 @@ def demo(file: Path | None, *, log_format: str | None, open_page: bool) -> int:
         if open_page:
             _keep_open(anymate.url)
     return 0
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for the journal, which is closed before the folder goes: Windows deletes no open file."""
+    with TemporaryDirectory(prefix="anymate-guard-demo-", ignore_cleanup_errors=True) as folder:
+        try:
+            yield folder
+        finally:
+            close_all()
 
 
 class _Anymate:
@@ -108,7 +119,7 @@ def _scenes(file: Path, anymate: _Anymate) -> None:
     anymate.ask("POST", "faults", _OUTAGE)
     bot.process(file, _watched)
     anymate.ask("DELETE", "faults")
-    _print("   Anymate is up again. The next bot on this machine delivers it first:")
+    _print("   Anymate is up again. The next bot on this machine delivers it, too:")
     with anymate_run("payment-run") as run:
         run.set_kpis(entries=7, seconds_saved=630)
 
@@ -156,12 +167,12 @@ def _show(report: bot.Report) -> None:
 def _show_runs(anymate: _Anymate) -> None:
     """Ask Anymate itself, over HTTP, what it has recorded."""
     _title("What Anymate recorded of each")
-    _print("   run       process         state        entries    time saved")
+    _print("   run             process         state      entries       time saved")
     for run in anymate.ask("GET", "runs"):
         state = "finished" if run["finished"] else "still open"
         minutes, seconds = divmod(run["creditedSecondsSaved"], 60)
         saved = f"{minutes // 60} h {minutes % 60:2} min {seconds:2} s"
-        _print(f"   {run['runId']:<9} {run['processKey']:15} {state:10} {run['creditedEntries']:9} {saved:>17}")
+        _print(f"   {run['runId']:<15} {run['processKey']:15} {state:10} {run['creditedEntries']:7} {saved:>16}")
 
 
 def _keep_open(url: str) -> None:

@@ -17,7 +17,6 @@ from anymate_guard._commands.terminal import say
 from anymate_guard._journal.journal import Journal
 
 if TYPE_CHECKING:
-    from anymate_guard._journal.rules import Row
     from anymate_guard.sandbox import JournalRow, Sandbox
 
 DEFAULT_PORT = 8642
@@ -105,23 +104,21 @@ class _Journal:
         self._journal = Journal.at(settings.state_dir)
 
     def rows(self) -> list[JournalRow]:
-        opened, owed = journal.read(self._journal)
-        return [*(self._row(row, "open") for row in opened), *(self._row(row, "owed") for row in owed)]
+        return [self._row(item) for item in journal.read(self._journal)]
 
     def deliver(self) -> str:
-        before = len(journal.read(self._journal)[1])
-        journal._deliver(self._settings, self._journal, before)
-        left = len(journal.read(self._journal)[1])
-        return f"{before - left} delivered, {left} still owed."
+        delivered, left = journal.deliver_all(self._settings, self._journal)
+        return f"{delivered} delivered, {len(left)} still owed."
 
-    def _row(self, row: Row, state: str) -> JournalRow:
+    def _row(self, item: journal.Item) -> JournalRow:
+        row = item.row
         elsewhere = row.address != self._settings.api_url
         return {
             "processKey": row.process_key,
             "runId": row.run_id,
-            "state": "open" if state == "open" else "owed",
+            "state": "open" if item.state == "open" else "owed",
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
-            "age": max(0.0, time.time() - row.at),
-            "reason": f"for {row.address}" if elsewhere else "",
+            "age": max(0.0, time.time() - row.began),
+            "reason": f"for {row.address}" if elsewhere else row.reason or "",
         }

@@ -77,13 +77,13 @@ def test_what_the_package_is_for(start: Demo) -> None:
         "1. A bot counts what it does: each invoice, and the time that it saved",
         "   anymate.run_started      run N",
         "   240 of 240 invoices",
-        "   anymate.run_finished     run N, succeeded, 240 entries, 25810 s saved",
+        "   anymate.run_finished     run N, succeeded, 240 entries, 25810 s",
         "   220 booked, 20 rejected: 6 wrong total, 4 no valid VAT number, 3 bad date, …",
         "",
         "2. The bot crashes half way: its run is finished all the same",
         "   anymate.run_started      run N",
         "   120 of 240 invoices",
-        "   anymate.run_finished     run N, failed, 120 entries, 13096 s saved",
+        "   anymate.run_finished     run N, failed, 120 entries, 13096 s",
         "   anymate.failure_reported run N",
         "   The bot ends with its own exception: the accounts are closed for the night",
         "",
@@ -92,11 +92,11 @@ def test_what_the_package_is_for(start: Demo) -> None:
     assert lines[2 : 2 + len(story)] == story
     rest = "\n".join(lines[2 + len(story) :])
     assert "anymate.start_deferred   StartRun got no usable answer" in rest
-    assert "anymate.finish_stored    240 entries, 25810 s saved" in rest
-    assert "anymate.finish_delivered run N, 240 entries, 25810 s saved" in rest
-    assert Result(0, text, "").runs == [
-        "invoice-intake finished 240 7 h 10 min 10 s",
+    assert "anymate.finish_stored    240 entries, 25810 s" in rest
+    assert "anymate.finish_delivered run N, 240 entries, 25810 s" in rest
+    assert sorted(Result(0, text, "").runs) == [
         "invoice-intake finished 120 3 h 38 min 16 s",
+        "invoice-intake finished 240 7 h 10 min 10 s",
         "invoice-intake finished 240 7 h 10 min 10 s",
         "payment-run finished 7 0 h 10 min 30 s",
     ]
@@ -165,7 +165,7 @@ def test_no_invoices(run_on: Any) -> None:
     result = run_on(HEADER + "\n")
     assert result.code == 0
     assert "   0 of 0 invoices\n   0 booked, 0 rejected\n" in result.out
-    assert result.runs[:3] == ["invoice-intake finished 0 0 h 0 min 0 s"] * 3
+    assert result.runs.count("invoice-intake finished 0 0 h 0 min 0 s") == 3
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_stopped(start: Demo, tmp_path: Path, number: signal.Signals) -> None:
         else:
             process.send_signal(number)
         out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 130
     assert "Traceback" not in err
+    assert process.returncode == 130
     assert Result(130, out, err).runs == ["invoice-intake finished 0 0 h 0 min 0 s"]
     assert [path.name for path in tmp_path.iterdir()] == ["slow.csv"]
 

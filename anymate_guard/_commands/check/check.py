@@ -136,7 +136,11 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
     if name in _SECRETS:
         return Line(by_value, "ok", "is set, and not shown", source)
     value = getattr(settings, name) if settings is not None else os.environ.get(by_value)
-    return Line(by_value, "ok", "not set" if value is None else str(value), source)
+    return Line(by_value, "ok", "not set" if value is None else _shown(value), source)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _misspelt() -> Iterator[Line]:
@@ -208,11 +212,15 @@ def _journal(troubles: Sequence[Event]) -> Line:
         book = journal.of_environment()
     except ConfigurationError:
         return Line("journal", "skipped", "was not looked at, as the settings are wrong")
-    opened, owed = journal.read(book)
+    states = [item.state for item in journal.read(book)]
+    opened, owed, refused = (states.count(state) for state in ("open", "owed", "refused"))
     for trouble in troubles:
         if trouble["event"] == "anymate.journal_unavailable":
             return Line("journal", "wrong", f"{trouble['path']}: {trouble['error']}", remedy=trouble["remedy"])
-    says = f"{book.path} can be written; {len(opened)} open, {len(owed)} owed"
+    says = f"{book.path} can be written; {opened} open, {owed} owed"
+    if refused:
+        remedy = "anymate-guard journal shows why, and anymate-guard journal drop gives it up"
+        return Line("journal", "warning", f"{says}, {refused} refused", remedy=remedy)
     if owed:
         return Line("journal", "warning", says, remedy="anymate-guard journal deliver sends what is owed")
     return Line("journal", "ok", says)

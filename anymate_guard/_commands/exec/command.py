@@ -93,7 +93,7 @@ class Command:
             run.set_kpis(entries=0, seconds_saved=0)  # no work was done
             problem = f"can't run {quoted(self._words[0])}: {error.strerror}"
             say("exec", problem)
-            raise CommandFailed(problem) from error
+            raise CommandFailed(problem) from None
         for number in self._early:
             self._send(self._process, number)
         return self._process
