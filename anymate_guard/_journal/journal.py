@@ -361,9 +361,10 @@ def all_journals() -> set[Journal]:
 
 
 def close_all() -> None:
-    """Close every journal of this program."""
+    """Close every journal of this program, and its lock file: Windows deletes no open one."""
     for journal in all_journals():
         journal.close()
+        journal.owner.close()
 
 
 def _real(name: str) -> str:
