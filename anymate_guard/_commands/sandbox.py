@@ -74,7 +74,8 @@ def _started(port: int | None) -> Sandbox | None:
             return Sandbox(number, access_log=_print_access).start()
         except OSError as error:
             then = "trying the next one" if port is None else "take another with --port"
-            say("sandbox", f"can't serve on port {number}: {error.strerror}; {then}")
+            reason = str(error.strerror).partition(" (")[0]  # without the address, which Python says again
+            say("sandbox", f"can't serve on port {number}: {reason}; {then}")
     return None
 
 
