@@ -110,10 +110,10 @@ class Driver:
             case Wait():
                 time.sleep(ask.seconds)
             case GiveBack():
-                self.journal.give_back(ask.claims, ask.unsent)
+                self.journal.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING)
             case Drop():
-                self.journal.drop(ask.claims)
+                self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
         return None
 

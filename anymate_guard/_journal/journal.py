@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Claims, Entry, Row, RowTaken, Unavailable, View, released
+from anymate_guard._journal.rules import Entry, Row, RowTaken, Unavailable, View, released
 from anymate_guard._log import emit
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
@@ -88,25 +88,25 @@ class Journal:
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
-    def give_back(self, claims: Claims, unsent: Claims) -> None:
+    def give_back(self, numbers: set[int], unsent: set[int]) -> None:
         """Let go of rows that were claimed, or are open, in memory; the file follows.
 
         Args:
-            claims: The ids of the rows.
+            numbers: The ids of the rows.
             unsent: Those whose finish was not sent, for sure.
         """
         with self._lock:
-            for number in list(claims):
-                row = self._wanted.get(number)
+            for number in numbers:
+                row, entry = self._wanted.get(number), self._entries.get(number)
                 if row is not None:
-                    entry = self._entries.pop(number, None)
-                    self._wanted[number] = released(entry.recorded() if entry else row, unsent)
-            claims.clear()
+                    self._wanted[number] = left = released(entry.recorded() if entry else row, unsent)
+                    if entry is not None and left is not None:
+                        entry.row = left
 
-    def drop(self, claims: Claims) -> None:
+    def drop(self, numbers: set[int]) -> None:
         """Delete rows that are settled, in memory; the file follows."""
         with self._lock:
-            for number in list(claims):
+            for number in numbers:
                 self._entries.pop(number, None)
                 if number in self._wanted:
                     self._wanted[number] = None
@@ -299,9 +299,11 @@ class Journal:
         """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, taken = self._entries.pop(number, None), self._written.pop(number)
         del self._wanted[number]
-        if entry is None or entry.row.state not in {"starting", "open"}:
+        if entry is None or entry.row.finish:  # it was claimed as it is now
             return None
         row = entry.begin_anew(taken)
+        if row.state == "done" and row.entries is None and row.nanoseconds is None:
+            return None
         self._entries[row.id], self._wanted[row.id] = entry, row
         return row
 
@@ -359,9 +361,10 @@ def all_journals() -> set[Journal]:
 
 
 def close_all() -> None:
-    """Close every journal of this program."""
+    """Close every journal of this program, and its lock file: Windows deletes no open one."""
     for journal in all_journals():
         journal.close()
+        journal.owner.close()
 
 
 def _real(name: str) -> str:

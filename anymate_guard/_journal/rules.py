@@ -25,7 +25,6 @@ import attrs
 
 from anymate_guard._run import MOST, NANOSECONDS, SEVERITY, Kpis, Outcome
 
-Claims = set[int]  # ids of rows
 Standing = Literal["entering", "inside", "outside"]
 State = Literal["starting", "open", "finishing", "done", "refused"]
 
@@ -300,15 +299,38 @@ class View:
 
     def check_not_taken(self, row: Row) -> None:
         """Raise `RowTaken` for a row of this program that another one has taken."""
-        if self.written(row.id) and not any(
-            other.id == row.id and other.owner == self.me for other in self.table.of_process(*row.process)
-        ):
-            raise RowTaken(row.id)
+        if self.written(row.id):
+            rows = (other for other in self.table.of_process(*row.process) if other.id == row.id)
+            if not any(other.owner == self.me or can_be_taken_back(other) for other in rows):
+                raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        owners = {row.id: row.owner for row in self.table.of_process(*finish.rows[0].process)}
-        return [row for row in finish.rows if owners.get(row.id) == self.me]
+        held = {row.id: row for row in self.table.of_process(*finish.rows[0].process)}
+        return [row for row in finish.rows if row.id in held and self._is_still_claimed(held[row.id])]
+
+    def _is_still_claimed(self, row: Row) -> bool:
+        return row.owner == self.me or (row.owner == 0 and row.state == "finishing")
+
+
+def can_be_taken_back(row: Row) -> bool:
+    """Whether a row that others have made nobody's, as they believed its program dead, was not sent by anybody."""
+    return row.owner == 0 and row.finish == 0 and row.state != "refused"
+
+
+@attrs.define(eq=False)
+class Claims:
+    """The rows that a guard has claimed, by their ids, so that they are given back however that ends.
+
+    Attributes:
+        rows: Those that it has claimed now.
+        unsent: Those whose finish was not sent, for sure.
+        tried: Those that it does not claim again.
+    """
+
+    rows: set[int] = attrs.field(factory=set)
+    unsent: set[int] = attrs.field(factory=set)
+    tried: set[int] = attrs.field(factory=set)
 
 
 @attrs.frozen
@@ -348,18 +370,18 @@ def is_busy(view: View, row: Row) -> bool:
     return any(other.state == "finishing" and view.in_use(other) for other in view.of_process(row))
 
 
-def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
+def enter(view: View, row: Row, claims: Claims) -> Entered:
     """Put the row of an entering guard into the journal, and claim what is owed for its process or account."""
     others = view.of_process(row)
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
     row = view.put(row, began=view.now, recorded=view.now)
-    tried.add(row.id)
+    claims.tried.add(row.id)
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
                 view.drop(other)  # its body never ran
-    return Entered(owed=claim(view, row, claims, tried, "entering"), outage=view.outage)
+    return Entered(owed=claim(view, row, claims, "entering"), outage=view.outage)
 
 
 def opened(view: View, row: Row, *, reachable: bool) -> bool:
@@ -378,14 +400,13 @@ def others_in_run(view: View, row: Row) -> bool:
     return any(_in_run(view, other, row.run_id) for other in view.of_process(row))
 
 
-def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standing = "outside") -> tuple[Finish, ...]:
+def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") -> tuple[Finish, ...]:
     """Claim finishes that are owed, those of the row's own process first.
 
     Args:
         view: The journal.
         row: Whose process and account.
-        claims: Gets the ids of claimed rows.
-        tried: Rows that are not claimed again; gets the ids of claimed ones.
+        claims: What the guard has claimed.
         standing: Where the guard with this row is. While it enters, what may belong to the run that its StartRun
             resumes is left alone; inside, what would need or end the process's run.
     """
@@ -398,8 +419,8 @@ def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standin
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
             found += _owed(view, next(other for other in others if other.process == process), "outside")
-    fresh = [finish for finish in found if tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
-    tried.update(other.id for finish in fresh for other in finish.rows)
+    fresh = [finish for finish in found if claims.tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
+    claims.tried.update(other.id for finish in fresh for other in finish.rows)
     return tuple(_take(view, finish.rows, claims) for finish in fresh)
 
 
@@ -418,7 +439,7 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)
 
 
-def name(view: View, finish: Finish, run_id: int, claims: Claims, tried: Claims) -> tuple[Finish, ...]:
+def name(view: View, finish: Finish, run_id: int, claims: Claims) -> tuple[Finish, ...]:
     """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it.
 
     What the same guard sends later, its own StartRun and other finishes that it claimed, is not in the run yet.
@@ -427,7 +448,7 @@ def name(view: View, finish: Finish, run_id: int, claims: Claims, tried: Claims)
     if not rows:
         return ()
     others = [other for other in view.of_process(rows[0]) if other.id not in {row.id for row in rows}]
-    later = {other.id for other in others if other.run_id is None and other.id in tried}
+    later = {other.id for other in others if other.run_id is None and other.id in claims.tried}
     if any(_in_run(view, other, run_id) for other in others if other.id not in later):
         give_back(view, rows)
         return ()
@@ -469,10 +490,10 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
     return _take(view, rows, claims), old, refused
 
 
-def put_off(view: View, finish: Finish, reason: str, unsent: Claims, *, reachable: bool) -> None:
+def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
     """Keep a finish that could not be delivered, so that it is owed."""
     view.reachable = reachable
-    rows = (row.but(finish=0) if row.id in unsent else row for row in view.ours(finish))
+    rows = (row.but(finish=0) if row.id in claims.unsent else row for row in view.ours(finish))
     give_back(view, [row.but(reason=reason) for row in rows])
 
 
@@ -578,8 +599,11 @@ def begin(view: View, finish: Finish) -> Finish | None:
 
 def _take(view: View, rows: Sequence[Row], claims: Claims, *, number: int = 0) -> Finish:
     """Claim rows for one finish; a number says that it may be sent from now on."""
-    claims.update(row.id for row in rows)
+    numbers = {row.id for row in rows}
     known = rows[0].finish != 0
+    claims.rows |= numbers
+    if not known:
+        claims.unsent |= numbers
     taken = (view.put(row, owner=view.me, state="finishing", finish=rows[0].finish or number) for row in rows)
     return Finish(tuple(taken), known)
 

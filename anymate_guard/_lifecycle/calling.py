@@ -26,9 +26,7 @@ class Way:
         end: When to give up.
         outage: Whether Anymate was unreachable less than a minute ago.
         spent: What the one try during an outage came to.
-        claims: The rows that were claimed on the way, by their ids.
-        tried: Those that are not claimed again.
-        unsent: Rows whose finish was not sent, for sure, by their ids.
+        claims: The rows that were claimed on the way.
         over: Whether nobody is on it any more.
     """
 
@@ -37,9 +35,7 @@ class Way:
     end: float
     outage: bool = False
     spent: UnreachableError | None = None
-    claims: Claims = attrs.field(factory=set)
-    tried: Claims = attrs.field(factory=set)
-    unsent: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     over: bool = False
 
     def left(self) -> float:

@@ -94,7 +94,7 @@ def _enter_journal(shared: Shared, way: Way) -> Life[Entered]:
     entry = shared.entry
 
     def rule(view: View) -> Entered:
-        return enter(view, entry.row, way.claims, way.tried)
+        return enter(view, entry.row, way.claims)
 
     entered: Entered = yield from _or(way.apply(rule), Entered())
     while entered.busy and (yield from way.until_idle(entry.row)):

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row, View
+from anymate_guard._journal.rules import Row, View, can_be_taken_back
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 _STATES = ("open", "finishing", "done")
@@ -79,7 +79,7 @@ class Rows:
 
     def put_mine(self, row: Row, me: int) -> bool:
         held = self._content.rows.get(row.id)
-        if held is None or held.owner != me:
+        if held is None or not (held.owner == me or can_be_taken_back(held)):
             return False
         self.put(row)
         return True
