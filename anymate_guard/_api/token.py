@@ -13,6 +13,7 @@ from anymate_guard._api.answers import Reply
 from anymate_guard._api.calls import Caller
 from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
+from anymate_guard._process.locks import Lock
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
@@ -59,7 +60,8 @@ class Tokens:
         self.mask = _mask(settings)
         self._settings = settings
         self._caller = caller
-        self._turn = threading.Condition()
+        self._lock = Lock()
+        self._turn = threading.Condition(self._lock)  # taken by its lock: its own `with` may leave it held
         self._holder: int | None = None  # the thread that is logging in
         self._logins = 0  # that came to an end
         self._refusal: AuthenticationError | None = None  # of the last one
@@ -82,14 +84,14 @@ class Tokens:
                 token = self.token = self._log_in(deadline)
             return token
         finally:
-            with self._turn:
+            with self._lock:
                 if self._holder == threading.get_ident():
                     self._holder = None
                     self._turn.notify_all()
 
     def drop(self, token: Token) -> None:
         """Forget a token that was refused, unless there is a newer one already."""
-        with self._turn:
+        with self._lock:
             if self.token is token:
                 self.token = None
 
@@ -99,7 +101,7 @@ class Tokens:
 
     def _take_turn(self, deadline: Deadline) -> None:
         """Wait while another thread logs in; a turn that an interruption left to this one is taken again."""
-        with self._turn:
+        with self._lock:
             logins = self._logins
             while self._holder not in {None, threading.get_ident()}:
                 if not self._turn.wait(max(0.0, deadline.left())):

@@ -112,13 +112,13 @@ class _Journal:
 
     def _row(self, item: journal.Item) -> JournalRow:
         row = item.row
-        elsewhere = row.address != self._settings.api_url
+        elsewhere = "" if row.address == self._settings.api_url else f"for {row.address}"
         return {
             "processKey": row.process_key,
             "runId": row.run_id,
-            "state": "open" if item.state == "open" else "owed",
+            "state": "owed" if item.state == "maybe open" else item.state,
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
             "age": max(0.0, time.time() - row.began),
-            "reason": f"for {row.address}" if elsewhere else row.reason or "",
+            "reason": "; ".join(filter(None, (elsewhere, row.reason))),
         }

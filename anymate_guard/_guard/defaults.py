@@ -36,7 +36,9 @@ def forget_client() -> None:
     """Let the next guard read the environment again."""
     global _client
     with _lock:
-        _client = None
+        client, _client = _client, None
+    if client is not None:
+        client.close()  # its connections would be left to the garbage collector, of which Python warns
 
 
 def default_process_key(client: AnymateClient | None) -> str:

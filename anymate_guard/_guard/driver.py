@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import time
+from concurrent.futures import Future
 from typing import TypeVar
 
 from anymate_guard._api.client import AnymateClient
@@ -110,10 +111,10 @@ class Driver:
             case Wait():
                 time.sleep(ask.seconds)
             case GiveBack():
-                self.journal.give_back(ask.claims)
+                self.journal.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING)
             case Drop():
-                self.journal.drop(ask.claims)
+                self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
         return None
 
@@ -149,7 +150,7 @@ def _finish_abandoned() -> bool:
     runs = program.runs()
     for shared in runs:
         if shared.is_abandoned():
-            in_thread(_finish, shared)
+            in_thread(Future(), _finish, shared)
     return bool(runs)
 
 

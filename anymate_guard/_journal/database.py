@@ -42,7 +42,8 @@ _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
-_UPDATE = f"UPDATE rows SET ({_COLUMNS}) = ({_MARKS}) WHERE id = ? AND owner = ?"  # noqa: S608  # as above
+_UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
+    WHERE id = ? AND (owner = ? OR (owner = 0 AND finish = 0 AND state <> 'refused'))"""  # noqa: S608  # as above
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -113,16 +114,16 @@ class Database:
             connection.close()
 
     @contextmanager
-    def changing(self) -> Iterator[Connection]:
+    def changing(self) -> Iterator[Rows]:
         """Do all that is in the block, or nothing; nobody else changes anything meanwhile."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
+            yield Rows(connection)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Rows]:
         """Read one state of the file, whoever is changing it."""
         with self._transaction("BEGIN") as connection:
-            yield connection
+            yield Rows(connection)
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:

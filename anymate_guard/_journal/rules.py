@@ -18,14 +18,13 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, Protocol, get_args
 
 import attrs
 
 from anymate_guard._run import MOST, NANOSECONDS, SEVERITY, Kpis, Outcome
 
-Claims = set[int]  # ids of rows
 Standing = Literal["entering", "inside", "outside"]
 State = Literal["starting", "open", "finishing", "done", "refused"]
 
@@ -43,6 +42,18 @@ class Damaged(ValueError):
 
 class Unavailable(Exception):
     """The journal can't be used now."""
+
+
+class RowTaken(Exception):
+    """Another program has taken a row of this one, as it believed this one dead.
+
+    Attributes:
+        number: The row's id.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def new_id() -> int:
@@ -234,6 +245,7 @@ class View:
         me: This program's owner id.
         alive: Whether the program with an owner id, which has had a row since a time, runs.
         mine: Whether this program wants to have a row of its own id: others were left over by an interrupted write.
+        written: Whether the journal held a row of this id, and it was this program's.
         now: Seconds since 1970.
         boot: When the machine was started.
         outage: Whether the address was unreachable less than a minute ago.
@@ -248,6 +260,7 @@ class View:
     me: int
     alive: Callable[[int, float], bool]
     mine: Callable[[int], bool]
+    written: Callable[[int], bool]
     now: float
     boot: float = 0.0
     outage: bool = False
@@ -269,10 +282,14 @@ class View:
         self.puts.pop(row.id, None)
         self.drops.add(row.id)
 
+    def rows_of(self, row: Row) -> list[Row]:
+        """The rows of a row's process, as they are now."""
+        rows = (self.puts.get(other.id, other) for other in self.table.of_process(*row.process))
+        return [other for other in rows if other.id not in self.drops]
+
     def of_process(self, row: Row) -> list[Row]:
         """The other rows of a row's process, as they are now."""
-        rows = (self.puts.get(other.id, other) for other in self.table.of_process(*row.process))
-        return [other for other in rows if other.id != row.id and other.id not in self.drops]
+        return [other for other in self.rows_of(row) if other.id != row.id]
 
     def in_use(self, row: Row) -> bool:
         """Whether a live program is in the row's run, or about to start or finish it."""
@@ -280,10 +297,40 @@ class View:
             return False
         return self.mine(row.id) if row.owner == self.me else self.alive(row.owner, row.began)
 
+    def check_not_taken(self, row: Row) -> None:
+        """Raise `RowTaken` for a row of this program that another one has taken."""
+        if self.written(row.id):
+            rows = (other for other in self.table.of_process(*row.process) if other.id == row.id)
+            if not any(other.owner == self.me or can_be_taken_back(other) for other in rows):
+                raise RowTaken(row.id)
+
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        owners = {row.id: row.owner for row in self.table.of_process(*finish.rows[0].process)}
-        return [row for row in finish.rows if owners.get(row.id) == self.me]
+        held = {row.id: row for row in self.table.of_process(*finish.rows[0].process)}
+        return [row for row in finish.rows if row.id in held and self._is_still_claimed(held[row.id])]
+
+    def _is_still_claimed(self, row: Row) -> bool:
+        return row.owner == self.me or (row.owner == 0 and row.state == "finishing")
+
+
+def can_be_taken_back(row: Row) -> bool:
+    """Whether a row that others have made nobody's, as they believed its program dead, was not sent by anybody."""
+    return row.owner == 0 and row.finish == 0 and row.state != "refused"
+
+
+@attrs.define(eq=False)
+class Claims:
+    """The rows that a guard has claimed, by their ids, so that they are given back however that ends.
+
+    Attributes:
+        rows: Those that it has claimed now.
+        unsent: Those whose finish was not sent, for sure.
+        tried: Those that it does not claim again.
+    """
+
+    rows: set[int] = attrs.field(factory=set)
+    unsent: set[int] = attrs.field(factory=set)
+    tried: set[int] = attrs.field(factory=set)
 
 
 @attrs.frozen
@@ -323,23 +370,25 @@ def is_busy(view: View, row: Row) -> bool:
     return any(other.state == "finishing" and view.in_use(other) for other in view.of_process(row))
 
 
-def enter(view: View, row: Row, claims: Claims, tried: Claims) -> Entered:
+def enter(view: View, row: Row, claims: Claims) -> Entered:
     """Put the row of an entering guard into the journal, and claim what is owed for its process or account."""
     others = view.of_process(row)
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
-    row = view.put(row, owner=view.me, began=view.now, recorded=view.now)
+    row = view.put(row, began=view.now, recorded=view.now)
+    claims.tried.add(row.id)
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
                 view.drop(other)  # its body never ran
-    return Entered(owed=claim(view, row, claims, tried, "entering"), outage=view.outage)
+    return Entered(owed=claim(view, row, claims, "entering"), outage=view.outage)
 
 
 def opened(view: View, row: Row, *, reachable: bool) -> bool:
     """Note that a guard's body begins; whether dead programs left something of another run on its process."""
+    view.check_not_taken(row)
     view.reachable = reachable or None
-    view.put(row, state="open", recorded=view.now)
+    view.put(row, recorded=view.now)
     others = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
     return row.run_id is not None and any(other.run_id not in {None, row.run_id} for other in others)
 
@@ -351,32 +400,35 @@ def others_in_run(view: View, row: Row) -> bool:
     return any(_in_run(view, other, row.run_id) for other in view.of_process(row))
 
 
-def claim(view: View, row: Row, claims: Claims, tried: Claims, standing: Standing = "outside") -> tuple[Finish, ...]:
+def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") -> tuple[Finish, ...]:
     """Claim finishes that are owed, those of the row's own process first.
 
     Args:
         view: The journal.
         row: Whose process and account.
-        claims: Gets the ids of claimed rows.
-        tried: Rows that are not claimed again; gets the ids of claimed ones.
+        claims: What the guard has claimed.
         standing: Where the guard with this row is. While it enters, what may belong to the run that its StartRun
             resumes is left alone; inside, what would need or end the process's run.
     """
     if view.look:
         _find_dead(view)
-    # During an outage only what has to come before the own StartRun is worth the one try; or what a person asks for.
-    others = [] if view.outage and row.process_key else view.table.abandoned(row.address, row.username, BATCH)
+    # During an outage only what has to come before the own StartRun is worth the one try.
+    spared = view.outage and standing != "outside"
+    others = [] if spared else view.table.abandoned(row.address, row.username, BATCH)
     found = _owed(view, row, standing)
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
             found += _owed(view, next(other for other in others if other.process == process), "outside")
-    fresh = [finish for finish in found if tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
-    tried.update(other.id for finish in fresh for other in finish.rows)
+    fresh = [finish for finish in found if claims.tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
+    claims.tried.update(other.id for finish in fresh for other in finish.rows)
     return tuple(_take(view, finish.rows, claims) for finish in fresh)
 
 
 def leave(view: View, row: Row, claims: Claims) -> Left:
     """Mark a guard's row done; the last one out of its run gets what is to be sent for all rows of it."""
+    view.check_not_taken(row)
+    if not view.mine(row.id):  # it was given back, as leaving was interrupted
+        return Left(outage=view.outage)
     others = view.of_process(row)
     if row.run_id is None and is_busy(view, row):
         return Left(busy=True, outage=view.outage)
@@ -388,12 +440,16 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
 
 
 def name(view: View, finish: Finish, run_id: int, claims: Claims) -> tuple[Finish, ...]:
-    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it."""
+    """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it.
+
+    What the same guard sends later, its own StartRun and other finishes that it claimed, is not in the run yet.
+    """
     rows = [row.but(run_id=run_id) for row in view.ours(finish)]
     if not rows:
         return ()
     others = [other for other in view.of_process(rows[0]) if other.id not in {row.id for row in rows}]
-    if any(_in_run(view, other, run_id) for other in others):
+    later = {other.id for other in others if other.run_id is None and other.id in claims.tried}
+    if any(_in_run(view, other, run_id) for other in others if other.id not in later):
         give_back(view, rows)
         return ()
     return _of_run(view, rows, others, claims)
@@ -434,11 +490,11 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
     return _take(view, rows, claims), old, refused
 
 
-def put_off(view: View, finish: Finish, reason: str, *, sent: bool, reachable: bool) -> None:
+def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
     """Keep a finish that could not be delivered, so that it is owed."""
     view.reachable = reachable
-    number = finish.rows[0].finish if sent or finish.known else 0
-    give_back(view, [row.but(finish=number, reason=reason) for row in view.ours(finish)])
+    rows = (row.but(finish=0) if row.id in claims.unsent else row for row in view.ours(finish))
+    give_back(view, [row.but(reason=reason) for row in rows])
 
 
 def refuse(view: View, rows: Iterable[Row], reason: str) -> None:
@@ -453,11 +509,17 @@ def give_back(view: View, rows: Iterable[Row]) -> None:
         view.put(row, owner=0, state="done")
 
 
-def released(row: Row) -> Row | None:
-    """What is left of a row whose owner has nobody at it any more; None for one whose body never ran."""
+def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
+    """What is left of a row when nobody is at it any more; None for one whose body never ran.
+
+    Args:
+        row: The row.
+        unsent: The ids of rows whose finish was not sent, for sure.
+    """
     if row.state == "starting":
         return None
-    return row.but(owner=0, state="done" if row.state in {"open", "finishing"} else row.state)
+    state: State = "done" if row.state in {"open", "finishing"} else row.state
+    return row.but(owner=0, state=state, finish=0 if row.id in unsent else row.finish)
 
 
 def _less(number: int | None, taken: int) -> int | None:
@@ -475,7 +537,9 @@ def _find_dead(view: View) -> None:
 
 def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
     """The finishes that are owed to the account of a row, for its process, and may be sent now."""
-    rows = [*view.of_process(of), view.puts.get(of.id, of)] if standing == "outside" else view.of_process(of)
+    rows = view.rows_of(of)
+    if standing != "outside":
+        rows = [row for row in rows if row.id != of.id]
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []
@@ -483,12 +547,12 @@ def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
     present = [*live, of] if standing == "inside" or adopts else live
     starting = any(row.run_id is None and row.state == "starting" for row in live)
     runs = {row.run_id for row in present}
-    idle = [row for row in rows if row not in live and row.username == of.username]
     found = []
-    for finish in _finishes([row for row in idle if row.state in {"open", "done", "finishing"}]):
+    for finish in _finishes([row for row in rows if row not in live and row.state in {"open", "done", "finishing"}]):
+        ours = any(row.username == of.username for row in finish.rows)
         carried = standing == "entering" and not finish.known and finish.rows[0].state == "open"
         blocked = bool(present) if finish.run_id is None else starting or finish.run_id in runs
-        if not carried and not blocked:
+        if ours and not carried and not blocked:
             found.append(finish)
     return found
 
@@ -517,17 +581,14 @@ def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Clai
     """Claim all that the last one out of a run has to send; what may have been sent before comes first, as it was."""
     run_id = rows[0].run_id
     idle = [row for row in others if not view.in_use(row) and row.state in {"open", "done", "finishing"}]
-    known = [finish for finish in _finishes([row for row in idle if row.finish]) if finish.run_id == run_id is not None]
+    same = [row for row in idle if row.run_id == run_id is not None]
     # A run without an id whose owner died is carried into the next one; one that was left waits for a run of its own.
-    fresh = [
-        row
-        for row in idle
-        if not row.finish and (row.run_id == run_id is not None or (row.run_id is None and row.state == "open"))
-    ]
-    own = [*rows, *(row.but(run_id=run_id) for row in fresh)]
-    if known:
-        return (*(_take(view, finish.rows, claims) for finish in known), _take(view, own, claims))
-    return (_take(view, own, claims, number=new_id() if run_id is not None else 0),)
+    carried = [row.but(run_id=run_id) for row in idle if row.run_id is None and row.state == "open"]
+    every = [*same, *rows]
+    known = [finish.rows for finish in _finishes([row for row in every if row.finish])]
+    fresh = [*(row for row in every if not row.finish), *carried]
+    number = new_id() if run_id is not None and not known else 0
+    return tuple(_take(view, group, claims, number=number) for group in [*known, fresh] if group)
 
 
 def begin(view: View, finish: Finish) -> Finish | None:
@@ -538,8 +599,11 @@ def begin(view: View, finish: Finish) -> Finish | None:
 
 def _take(view: View, rows: Sequence[Row], claims: Claims, *, number: int = 0) -> Finish:
     """Claim rows for one finish; a number says that it may be sent from now on."""
-    claims.update(row.id for row in rows)
+    numbers = {row.id for row in rows}
     known = rows[0].finish != 0
+    claims.rows |= numbers
+    if not known:
+        claims.unsent |= numbers
     taken = (view.put(row, owner=view.me, state="finishing", finish=rows[0].finish or number) for row in rows)
     return Finish(tuple(taken), known)
 

@@ -26,8 +26,7 @@ class Way:
         end: When to give up.
         outage: Whether Anymate was unreachable less than a minute ago.
         spent: What the one try during an outage came to.
-        claims: The rows that were claimed on the way, by their ids.
-        tried: Those that are not claimed again.
+        claims: The rows that were claimed on the way.
         over: Whether nobody is on it any more.
     """
 
@@ -36,8 +35,7 @@ class Way:
     end: float
     outage: bool = False
     spent: UnreachableError | None = None
-    claims: Claims = attrs.field(factory=set)
-    tried: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     over: bool = False
 
     def left(self) -> float:
@@ -53,7 +51,7 @@ class Way:
         """
         if self.spent is not None:
             raise UnreachableError(self.spent.operation, self.spent.reason)
-        end = self.end if until is None else min(self.end, until)
+        end = min(self.end, self.clock() + self.mate.deadline, self.end if until is None else until)
         one_try = self.outage
         if one_try:
             end = min(end, self.clock() + self.mate.timeout)

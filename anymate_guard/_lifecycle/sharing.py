@@ -53,7 +53,7 @@ class Shared:
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    claims: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     way: Callable[[], Way | None] = lambda: None
 
     @property
@@ -71,10 +71,18 @@ class Shared:
         self.entry.row = self.entry.row.but(run_id=run_id)
         set_run_id(self.run, run_id)
 
+    def begin_body(self) -> None:
+        """Note that what is recorded from now on counts, whether the journal can be written or not."""
+        self.entry.row = self.entry.row.but(state="open")
+
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
-        self.entry.row = self.entry.row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure)
+        row = self.entry.row
+        if not row.finish:
+            self.claims.unsent.add(row.id)
+        finish = 0 if row.id in self.claims.unsent else row.finish
+        self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
 
     def is_abandoned(self) -> bool:
@@ -113,7 +121,9 @@ class Program:
             zeros=options.zeros("interrupted"),
             adopted=options.run_id is not None,
         )
-        return Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), claims=way.claims, way=weakref.ref(way))
+        shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
+        way.claims = shared.claims
+        return shared
 
     def join(
         self, fresh: Shared, place: Place, options: Options, *, wait: bool

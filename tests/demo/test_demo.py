@@ -220,7 +220,10 @@ def test_malformed_file(run_on: Any, content: str | bytes, complaint: str) -> No
     assert result.runs == ["invoice-intake finished 0 0 h 0 min 0 s"]
 
 
-@pytest.mark.parametrize(("name", "why"), [("nowhere.csv", "No such file"), (".", "Is a directory")])
+NO_FILE = "Permission denied" if sys.platform == "win32" else "Is a directory"
+
+
+@pytest.mark.parametrize(("name", "why"), [("nowhere.csv", "No such file"), (".", NO_FILE)])
 def test_file_that_cannot_be_read(start: Demo, name: str, why: str) -> None:
     """A missing file or a folder is named in one line; the run is finished, and the failure reported."""
     result = ended(start, name)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
-from anymate_guard._guard import threads
-from anymate_guard._lifecycle import sharing
+from anymate_guard._guard import defaults, threads
+from anymate_guard._guard.driver import program
+from anymate_guard._journal.journal import all_journals
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import until as wait_until
 
 
 async def until(condition: Any) -> None:
@@ -157,7 +161,7 @@ def test_required_finish_in_async_code(sandbox: Sandbox) -> None:
 
     async def main() -> None:
         async with anymate_run("invoice-intake", require_finish=True):
-            sandbox.fail_next("FinishRun", answer={"succeeded": False, "message": "too late"})
+            sandbox.fail_next("FinishRun", answer={"succeeded": False, "message": "too late"}, times=2)
 
     with pytest.raises(Exception, match="too late"):
         asyncio.run(main())
@@ -319,7 +323,7 @@ def test_no_thread_can_be_started(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
 
 
 def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
-    """A coroutine that is closed in the midst of another guard's entering or leaving waits for no other thread."""
+    """A coroutine that is closed in the midst of whatever its thread does waits for nobody; its run is finished."""
 
     async def work() -> None:
         async with anymate_run("invoice-intake"):
@@ -330,14 +334,15 @@ def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
     asyncio.run(reach_body(coroutine))
 
     def close() -> None:
-        with threads._lock, sharing._lock:
+        with threads._lock, program._lock, defaults._lock, journal._lock:
             coroutine.close()
 
+    (journal,) = (one for one in all_journals() if one.path.parent == Path(os.environ["ANYMATE_STATE_DIR"]))
     closing = threading.Thread(target=close, daemon=True)
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
-    assert len(finishes(sandbox)) == 1
+    wait_until(lambda: len(finishes(sandbox)) == 1)
 
 
 def test_closed_coroutine(sandbox: Sandbox) -> None:
@@ -360,7 +365,7 @@ def test_closed_coroutine(sandbox: Sandbox) -> None:
 
 
 def test_coroutine_closed_after_its_loop(sandbox: Sandbox) -> None:
-    """A coroutine that is closed when no loop runs any more finishes its run before that returns."""
+    """The run of a coroutine that is closed when no loop runs any more is finished all the same, a moment later."""
 
     async def work() -> None:
         async with anymate_run("invoice-intake"):
@@ -370,7 +375,7 @@ def test_coroutine_closed_after_its_loop(sandbox: Sandbox) -> None:
 
     asyncio.run(reach_body(coroutine))
     coroutine.close()
-    assert len(finishes(sandbox)) == 1
+    wait_until(lambda: len(finishes(sandbox)) == 1)
 
 
 def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -114,36 +115,88 @@ def test_methods(sandbox: Sandbox) -> None:
     assert len(sandbox.runs()) == 5
 
 
-def test_callable_objects(sandbox: Sandbox) -> None:
-    """An object whose __call__ is a coroutine function is awaited inside its run; so is a partial of one."""
+def test_partials(sandbox: Sandbox) -> None:
+    """A partial of a function, or of a coroutine function, which is awaited inside its run, can be decorated."""
 
-    class Work:
-        async def __call__(self) -> int:
-            await asyncio.sleep(0)
-            current_run().add_entries(1)
-            return 5
+    def work(count: int) -> int:
+        current_run().add_entries(count)
+        return 5
 
-    assert asyncio.run(anymate_run("invoice-intake")(Work())()) == 5
-    assert asyncio.run(anymate_run("invoice-intake")(partial(Work().__call__))()) == 5
-    assert [run["overwriteEntries"] for run in sandbox.runs()] == [1, 1]
+    async def work_async(count: int) -> int:
+        await asyncio.sleep(0)
+        return work(count)
+
+    assert anymate_run("invoice-intake")(partial(work, 1))() == 5
+    assert asyncio.run(anymate_run("invoice-intake")(partial(work_async, 2))()) == 5
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [1, 2]
 
 
-def test_generator_functions_are_refused() -> None:
-    """Generator functions are refused, as their run would end before their body began; the error says what to do."""
+@contextlib.contextmanager
+def _opened() -> Iterator[int]:
+    yield 1
 
-    def generator() -> Iterator[int]:
-        yield 1
 
-    async def async_generator() -> AsyncIterator[int]:
-        yield 1
+@contextlib.asynccontextmanager
+async def _opened_async() -> AsyncIterator[int]:
+    yield 1
 
-    class Pages:
-        def __call__(self) -> Iterator[int]:
-            yield 1
 
-    for function in (generator, async_generator, Pages(), partial(generator)):
-        with pytest.raises(TypeError, match="use `with anymate_run"):
-            anymate_run("invoice-intake")(function)
+def _generator() -> Iterator[int]:
+    yield 1
+
+
+async def _async_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "function", [_generator, _async_generator, partial(_generator), _opened, _opened_async, partial(_opened)]
+)
+def test_functions_whose_body_comes_later_are_refused(function: Callable[[], object]) -> None:
+    """Generator functions, and what contextlib made of them, are refused: their run would end before their body."""
+    with pytest.raises(TypeError, match="its run would end before its body began; use `with anymate_run"):
+        anymate_run("invoice-intake")(function)
+
+
+def test_what_is_no_function_is_refused() -> None:
+    """An object that can be called, as the tasks of Celery and Robocorp are, is refused, with what to do instead."""
+
+    class Task:
+        def __call__(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"is not the function itself: put @anymate_run nearest the function.* this Task of it"):
+        anymate_run("invoice-intake")(Task())
+
+
+def test_function_that_returns_an_awaitable(sandbox: Sandbox) -> None:
+    """A function that is no `async def` but returns an awaitable is an error at the call; the coroutine never runs."""
+
+    async def late() -> None:
+        pytest.fail("it ran")
+
+    ways: list[Callable[[], object]] = [late, lambda: asyncio.Future(loop=loop)]
+    loop = asyncio.new_event_loop()
+    for way in ways:
+        with pytest.raises(TypeError, match="make it an `async def`"):
+            anymate_run("invoice-intake")(lambda way=way: way())()
+    loop.close()
+    assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+def test_name_and_place_of_the_code() -> None:
+    """Frameworks that go by the code find the name, file and line of the function itself."""
+
+    def work() -> None: ...
+
+    async def work_async() -> None: ...
+
+    for function in (work, work_async):
+        code, own = anymate_run("invoice-intake")(function).__code__, function.__code__
+        assert (code.co_name, code.co_filename, code.co_firstlineno) == (
+            own.co_name,
+            own.co_filename,
+            own.co_firstlineno,
+        )
 
 
 def test_classes_are_refused() -> None:

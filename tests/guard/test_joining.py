@@ -13,6 +13,7 @@ import structlog
 
 from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import until
 
 
 def operations(sandbox: Sandbox) -> list[str]:
@@ -125,13 +126,31 @@ def test_joining_a_run_without_an_id(sandbox: Sandbox, monkeypatch: pytest.Monke
     assert sandbox.runs()[0]["finished"]
 
 
-def test_other_user_is_another_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards of another address or user never join, even on the same process key."""
+def test_other_address_is_another_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards of another address, or disabled ones, never join, even on the same process key."""
     with AnymateClient(Settings.from_env()) as client:
         monkeypatch.setenv("ANYMATE_DISABLED", "1")
-        monkeypatch.setenv("ANYMATE_USERNAME", "another")
         with anymate_run("invoice-intake") as mine, anymate_run("invoice-intake", client=client) as other:
             assert mine is not other
+        monkeypatch.setenv("ANYMATE_API_URL", "https://elsewhere.example")
+        with (
+            AnymateClient(Settings.from_env()) as elsewhere,
+            anymate_run("invoice-intake") as mine,
+            anymate_run("invoice-intake", client=elsewhere) as other,
+        ):
+            assert mine is not other
+
+
+def test_other_user_is_in_the_same_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards of two users on one process of an address share its run, as Anymate has but one."""
+    with AnymateClient(Settings.from_env()) as client, anymate_run("invoice-intake") as mine:
+        mine.add_entries(10)
+        monkeypatch.setenv("ANYMATE_USERNAME", "another")
+        with AnymateClient(Settings.from_env()) as another, anymate_run("invoice-intake", client=another) as other:
+            other.add_entries(1)
+            assert other is mine
+        assert client is not another
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [11]
 
 
 def test_adopting_the_open_run(sandbox: Sandbox) -> None:
@@ -151,8 +170,7 @@ def test_entering_waits_for_a_run_being_finished(sandbox: Sandbox) -> None:
     entered = threading.Event()
 
     def second() -> None:
-        while "FinishRun" not in operations(sandbox):
-            pass
+        until(lambda: "FinishRun" in operations(sandbox))
         with anymate_run("invoice-intake"):
             entered.set()
 

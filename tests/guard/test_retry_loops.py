@@ -52,7 +52,7 @@ def test_guard_outside_stamina(sandbox: Sandbox) -> None:
 def test_stamina_outside_guard(sandbox: Sandbox) -> None:
     """A stamina loop outside the guard is one run a try, each finished; the guard swallows nothing the loop needs."""
     flaky = Flaky()
-    assert stamina.retry(on=OSError)(anymate_run("invoice-intake")(flaky))() == "done"
+    assert stamina.retry(on=OSError)(anymate_run("invoice-intake")(flaky.__call__))() == "done"
     assert credited(sandbox) == [1, 1, 1]
 
 

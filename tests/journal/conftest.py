@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard._deadline import Deadline
+from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rules import Row
 from anymate_guard.sandbox import Sandbox
@@ -33,7 +33,7 @@ def _file(folder: Path) -> Path:
 @pytest.fixture(name="rows")
 def _rows(folder: Path) -> Callable[[], list[Row]]:
     """What is in the journal."""
-    return lambda: [row for row, _ in Journal.at(folder).rows(Deadline.after(10))]
+    return lambda: [row for row, _ in rows_of(Journal.at(folder))]
 
 
 @pytest.fixture(name="lines")
