@@ -20,6 +20,10 @@ from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _USUAL_LIFE = 300.0  # seconds, of a token that doesn't tell
 _LONGEST_LIFE = 1e9
+_WRONG = {  # by the error codes of OAuth
+    "invalid_client": "ANYMATE_CLIENT_ID and ANYMATE_CLIENT_SECRET",
+    "invalid_grant": "ANYMATE_USERNAME and ANYMATE_PASSWORD",
+}
 _MARGIN = 300.0  # at most, by which a token is renewed before its end
 
 
@@ -113,11 +117,8 @@ class Tokens:
         self._logins += 1
         self._refusal = None
         if reply.status in {400, 401, 403}:
-            self._refusal = AuthenticationError(
-                "token",
-                reply.status,
-                "check ANYMATE_CLIENT_ID, ANYMATE_CLIENT_SECRET, ANYMATE_USERNAME and ANYMATE_PASSWORD: " + reply.text,
-            )
+            wrong = _WRONG.get(str((reply.data or {}).get("error")), " and ".join(_WRONG.values()))
+            self._refusal = AuthenticationError("token", reply.status, f"check {wrong}: {reply.text}")
             raise AuthenticationError(*self._refusal.args)
         token = _token(reply, asked_at)
         if token is None:

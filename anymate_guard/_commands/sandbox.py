@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from http.client import responses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from anymate_guard import Settings
 from anymate_guard._commands import journal
@@ -17,7 +17,6 @@ from anymate_guard._commands.terminal import say
 from anymate_guard._journal.journal import Journal
 
 if TYPE_CHECKING:
-    from anymate_guard._journal.rules import Row
     from anymate_guard.sandbox import JournalRow, Sandbox
 
 DEFAULT_PORT = 8642
@@ -105,24 +104,19 @@ class _Journal:
         self._journal = Journal.at(settings.state_dir)
 
     def rows(self) -> list[JournalRow]:
-        opened, owed = journal.read(self._journal)
-        return [*(self._row(row, "open") for row in opened), *(self._row(row, "owed") for row in owed)]
+        return [self._row(item) for item in journal.read(self._journal)]
 
     def deliver(self) -> str:
-        before = self._owed()
-        journal._deliver(self._settings, self._journal, len(self.rows()))
-        left = self._owed()
-        return f"{before - left} settled, {left} still owed."
+        delivered, left = journal.deliver_all(self._settings, self._journal)
+        return f"{delivered} delivered, {len(left)} still owed."
 
-    def _owed(self) -> int:
-        return sum(row["state"] == "owed" for row in self.rows())
-
-    def _row(self, row: Row, state: Literal["open", "owed"]) -> JournalRow:
+    def _row(self, item: journal.Item) -> JournalRow:
+        row = item.row
         elsewhere = "" if row.address == self._settings.api_url else f"for {row.address}"
         return {
             "processKey": row.process_key,
             "runId": row.run_id,
-            "state": "refused" if row.state == "refused" else state,
+            "state": "owed" if item.state == "maybe open" else item.state,
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
             "age": max(0.0, time.time() - row.began),

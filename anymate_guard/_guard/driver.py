@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import time
+from concurrent.futures import Future
 from typing import TypeVar
 
 from anymate_guard._api.client import AnymateClient
@@ -149,7 +150,7 @@ def _finish_abandoned() -> bool:
     runs = program.runs()
     for shared in runs:
         if shared.is_abandoned():
-            in_thread(_finish, shared)
+            in_thread(Future(), _finish, shared)
     return bool(runs)
 
 

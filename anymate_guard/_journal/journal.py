@@ -337,7 +337,9 @@ class Journal:
         if isinstance(error, Newer):
             return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
         if is_damaged(error):
-            return self._database.move_aside()
+            remedy = self._database.move_aside()
+            self._warn(error, remedy)  # although the next try may well succeed
+            return remedy
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
 
     def _warn(self, error: object, remedy: str) -> None:
@@ -361,9 +363,10 @@ def all_journals() -> set[Journal]:
 
 
 def close_all() -> None:
-    """Close every journal of this program."""
+    """Close every journal of this program, and its lock file: Windows deletes no open one."""
     for journal in all_journals():
         journal.close()
+        journal.owner.close()
 
 
 def _real(name: str) -> str:

@@ -51,7 +51,7 @@ class Way:
         """
         if self.spent is not None:
             raise UnreachableError(self.spent.operation, self.spent.reason)
-        end = self.end if until is None else min(self.end, until)
+        end = min(self.end, self.clock() + self.mate.deadline, self.end if until is None else until)
         one_try = self.outage
         if one_try:
             end = min(end, self.clock() + self.mate.timeout)
