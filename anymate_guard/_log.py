@@ -11,11 +11,8 @@ from collections.abc import Mapping
 from contextvars import Token
 from typing import Any
 
-from anymate_guard._process.fork import importing
-
 NAME = "anymate_guard"
 
-_LOGGER = logging.getLogger(NAME)
 _BARE = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 
 Bound = Mapping[str, "Token[Any]"]
@@ -36,7 +33,9 @@ def emit(level: str, event: str, **fields: object) -> None:
                 known = {"process_key": None, "run_id": None, **known}
             getattr(_program_s_logger(), level)(event, **known)
         else:
-            getattr(_LOGGER, level)("%s %s", event, _KeyValue(known))
+            logger = logging.getLogger(NAME)
+            logger.disabled = False  # a dictConfig disables all loggers that it does not name
+            getattr(logger, level)("%s %s", event, _KeyValue(known), extra=known)
 
 
 class _KeyValue(dict[str, object]):
@@ -69,15 +68,18 @@ def _program_s_logger() -> Any:
 
 
 def bind(**fields: object) -> Bound:
-    """Bind fields in structlog's context variables, so that the bot's own lines carry them."""
-    with importing():
-        from structlog.contextvars import bind_contextvars
+    """Bind fields in structlog's context variables, if the program uses it, so that the bot's own lines carry them."""
+    if "structlog" not in sys.modules:
+        return {}
+    from structlog.contextvars import bind_contextvars
 
     return bind_contextvars(**fields)
 
 
 def unbind(bound: Bound) -> None:
     """Put back what the program had bound before."""
+    if not bound:
+        return
     from structlog.contextvars import reset_contextvars
 
     with contextlib.suppress(ValueError):  # left in another context than entered: nothing of ours is in it

@@ -323,7 +323,9 @@ in_child(_after_fork)
 def current_run() -> Run:
     """The run, or the attempt, of this thread or task.
 
-    A new thread has none, unless it was started in a copy of the context (`contextvars.copy_context().run`).
+    A new thread has none, unless it runs in a copy of the context: by `contextvars.copy_context().run` or
+    `asyncio.to_thread`, or where Python copies it to each new thread (`sys.flags.thread_inherit_context`, from 3.14 on;
+    free-threaded builds do so by default). There, pass the run to the threads of a pool, which outlive a guard.
 
     Raises:
         NoCurrentRun: Outside a guard.

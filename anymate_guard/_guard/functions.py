@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_MAKERS_OF_TASKS = frozenset({"robocorp.tasks"})  # whose decorator gives a function that its runner never calls
 
 
 class Guarding(AbstractContextManager[Any], AbstractAsyncContextManager[Any], Protocol):
@@ -58,18 +59,17 @@ def _named(guarded: Any, function: F) -> F:
 def _check(function: Callable[..., Any]) -> None:
     if inspect.isclass(function):
         raise TypeError(f"{function!r} is a class: decorate the method that does the work, or use `with` inside it")
-    inner = function
+    inner: Any = function
     while isinstance(inner, functools.partial):
         inner = inner.func
-    code = getattr(inner, "__code__", None)
-    if not (inspect.isroutine(inner) or code):
+    maker = getattr(inner, "__globals__", {}).get("__name__")
+    if not (inspect.isroutine(inner) or hasattr(inner, "__code__")) or maker in _MAKERS_OF_TASKS:
         raise TypeError(
-            f"{function!r} is no function: put @anymate_run nearest the function, below the decorator that made "
-            f"this {type(function).__name__} of it"
+            f"{function!r} is not the function itself: put @anymate_run nearest the function, below the decorator that "
+            f"made this {type(inner).__name__} of it"
         )
-    of_contextlib = getattr(code, "co_filename", None) == contextlib.__file__
-    if of_contextlib or inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        kind = "makes a context manager" if of_contextlib else "is a generator function"
+    if maker == "contextlib" or inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
+        kind = "makes a context manager" if maker == "contextlib" else "is a generator function"
         raise TypeError(
             f"{function!r} {kind}: its run would end before its body began; use `with anymate_run(...)` inside it"
         )

@@ -348,7 +348,7 @@ def _check_loop() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise RuntimeError(
-            "`async with anymate_run(...)` needs asyncio, and another event loop is running: use `with` there"
+            "`async with anymate_run(...)` needs asyncio, and another loop is running (trio, say): use `with` there"
         ) from None
 
 

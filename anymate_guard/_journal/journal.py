@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Claims, Entry, Row, Unavailable, View, released
+from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
+from anymate_guard._journal.view import View
 from anymate_guard._log import emit
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
@@ -33,18 +34,23 @@ _POLL = 0.01
 
 
 class Journal:
-    """The journal in one folder; `Journal.at` gives the one of this program."""
+    """The journal in one folder; `Journal.at` gives the one of this program.
 
-    def __init__(self, folder: Path) -> None:
-        self.owner = Owner()
-        self._database = Database(folder)
+    Args:
+        database: The file.
+        owner: This program, as an owner of rows.
+    """
+
+    def __init__(self, database: Database, owner: Owner) -> None:
+        self.owner = owner
+        self._database = database
         # Never held while waiting for a locked file or for the disk, so that guards and forks need not wait either.
         self._lock = Lock()
         self._wanted: dict[int, Row | None] = {}
         self._entries: dict[int, Entry] = {}
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._number = 0  # of the file that holds it
-        self._unsure = False  # whether the end of a transaction was not seen
+        self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
         self._looked = self._swept = self._warned = -_HOUR
@@ -57,7 +63,7 @@ class Journal:
             journal = _journals.get(name)
             if journal is None:
                 real = _real(name)
-                journal = _journals.get(real) or Journal(Path(real))
+                journal = _journals.get(real) or Journal(Database(Path(real)), Owner())
                 _journals[name] = _journals[real] = journal
             return journal
 
@@ -79,23 +85,29 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Want a guard's row to be in the file, with what it has recorded at each look."""
         with self._lock:
+            entry.row = entry.row.but(owner=self.owner.id)
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
-    def give_back(self, claims: Claims) -> None:
-        """Let go of rows that were claimed, or are open, in memory; the file follows."""
-        with self._lock:
-            for number in list(claims):
-                row = self._wanted.get(number)
-                if row is not None:
-                    entry = self._entries.pop(number, None)
-                    self._wanted[number] = released(entry.recorded() if entry else row)
-            claims.clear()
+    def give_back(self, numbers: set[int], unsent: set[int]) -> None:
+        """Let go of rows that were claimed, or are open, in memory; the file follows.
 
-    def drop(self, claims: Claims) -> None:
+        Args:
+            numbers: The ids of the rows.
+            unsent: Those whose finish was not sent, for sure.
+        """
+        with self._lock:
+            for number in numbers:
+                row, entry = self._wanted.get(number), self._entries.get(number)
+                if row is not None:
+                    self._wanted[number] = left = released(entry.recorded() if entry else row, unsent)
+                    if entry is not None and left is not None:
+                        entry.row = left
+
+    def drop(self, numbers: set[int]) -> None:
         """Delete rows that are settled, in memory; the file follows."""
         with self._lock:
-            for number in list(claims):
+            for number in numbers:
                 self._entries.pop(number, None)
                 if number in self._wanted:
                     self._wanted[number] = None
@@ -121,7 +133,15 @@ class Journal:
         Raises:
             Unavailable: The file could not be written.
         """
-        result = self._patiently(lambda: self._apply(address, rule), patience)
+
+        def work() -> T:
+            while True:
+                try:
+                    return self._apply(address, rule)
+                except RowTaken as taken:
+                    self._begin_anew(taken.number)
+
+        result = self._patiently(work, patience)
         if durable:
             self._sync()
         return result
@@ -135,8 +155,8 @@ class Journal:
 
         def work() -> T:
             self._open()
-            with self._database.reading() as connection:
-                return rule(self._view(Rows(connection), address))
+            with self._database.transaction(write=False) as rows:
+                return rule(self._view(rows, address))
 
         return self._patiently(work, patience)
 
@@ -160,8 +180,8 @@ class Journal:
 
         def work() -> None:
             self._open()
-            with self._database.changing() as connection:
-                Rows(connection).empty()
+            with self._database.transaction(write=True) as rows:
+                rows.empty()
 
         self._patiently(work, _EMPTYING)
 
@@ -179,7 +199,8 @@ class Journal:
                 self._wanted[row.id] = row
         if not self._wanted and not self._unsure:
             return
-        if self._open() or self._unsure or self._differences():
+        self._open()
+        if self._unsure or self._differences():
             self._apply("", lambda _: None)
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
@@ -196,25 +217,24 @@ class Journal:
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 
-    def _open(self) -> bool:
-        """See that both files are the ones that have their names now; True if that has changed."""
-        fresh = self._database.connect()
+    def _open(self) -> None:
+        """See that both files are the ones that have their names now."""
+        self._unsure |= self._database.connect()
         if self._database.distrusted is not None:
             self._warn(self._database.distrusted, f"{self.path} is used instead; make the folder this user's own")
-        return self.owner.hold(self._database.locks) or fresh
+        self._unsure |= self.owner.hold(self._database.locks)
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
-        fresh = self._open()
+        self._open()
         self._in_transaction = threading.get_ident()
         try:
-            with self._database.changing() as connection:
-                rows = Rows(connection)
-                if fresh or self._unsure:
+            with self._database.transaction(write=True) as rows:
+                if self._unsure:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
                 result = rule(view)
-                rows.change(view, address)
+                rows.change(view)
                 if view.look and time.monotonic() - self._swept > _HOUR:
                     rows.forget_history(view.now)
                     self._swept = time.monotonic()
@@ -232,12 +252,13 @@ class Journal:
             self._looked = since
         return View(
             rows,
+            address,
             self.owner.id,
             self.owner.alive,
             lambda number: self._wanted.get(number) is not None,
+            self._written.__contains__,
             now=now,
             boot=now - since,
-            outage=rows.outage(address, now),
             look=look,
         )
 
@@ -265,7 +286,6 @@ class Journal:
             if row is None:
                 rows.drop(number, self.owner.id)
             elif number not in self._written:
-                row = row if row.state in {"done", "refused"} else row.but(owner=self.owner.id)
                 rows.put(row)
             elif not rows.put_mine(row, self.owner.id):
                 row = self._begin_anew(number)
@@ -277,12 +297,14 @@ class Journal:
         return wrote
 
     def _begin_anew(self, number: int) -> Row | None:
-        """Leave a row to the program that took it."""
+        """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, taken = self._entries.pop(number, None), self._written.pop(number)
         del self._wanted[number]
-        if entry is None:
+        if entry is None or entry.row.finish:  # it was claimed as it is now
             return None
         row = entry.begin_anew(taken)
+        if row.state == "done" and row.entries is None and row.nanoseconds is None:
+            return None
         self._entries[row.id], self._wanted[row.id] = entry, row
         return row
 
@@ -296,7 +318,6 @@ class Journal:
             else:
                 self._wanted.pop(number, None)
                 self._written.pop(number, None)
-            if row is None or row.state not in {"starting", "open"}:
                 self._entries.pop(number, None)
         self._unsynced |= bool(holds)
 
@@ -343,9 +364,10 @@ def all_journals() -> set[Journal]:
 
 
 def close_all() -> None:
-    """Close every journal of this program."""
+    """Close every journal of this program, and its lock file: Windows deletes no open one."""
     for journal in all_journals():
         journal.close()
+        journal.owner.close()
 
 
 def _real(name: str) -> str:

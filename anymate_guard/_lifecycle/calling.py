@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Row, Unavailable, View, is_busy
+from anymate_guard._journal.rows import Row, Unavailable
+from anymate_guard._journal.rules import is_busy
+from anymate_guard._journal.view import Claims, View
 from anymate_guard._lifecycle.asks import Apply, Call, Life, Read, Wait
 from anymate_guard._lifecycle.options import Mate
 from anymate_guard.errors import UnreachableError
@@ -26,8 +28,7 @@ class Way:
         end: When to give up.
         outage: Whether Anymate was unreachable less than a minute ago.
         spent: What the one try during an outage came to.
-        claims: The rows that were claimed on the way, by their ids.
-        tried: Those that are not claimed again.
+        claims: The rows that were claimed on the way.
         over: Whether nobody is on it any more.
     """
 
@@ -36,8 +37,7 @@ class Way:
     end: float
     outage: bool = False
     spent: UnreachableError | None = None
-    claims: Claims = attrs.field(factory=set)
-    tried: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     over: bool = False
 
     def left(self) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anymate_guard._journal.rules import Entered, Unavailable, View, enter, opened
+from anymate_guard._journal.rows import Unavailable
+from anymate_guard._journal.rules import Entered, enter, opened
+from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up, take_back
@@ -82,11 +84,10 @@ def _start(shared: Shared, options: Options, way: Way) -> Life[None]:
             if options.require_start:
                 raise trouble
             yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))
-    entry.row = entry.row.but(state="open")  # also where the journal can't be told now
-    was_reachable = shared.run_id is not None and options.run_id is None
-    if (
-        yield from _or(way.apply(lambda view: opened(view, entry.row, reachable=was_reachable)), otherwise=False)
-    ):  # StartRun did not resume the run they were in
+    shared.begin_body()
+    named = shared.run_id is not None and options.run_id is None
+    others = yield from _or(way.apply(lambda view: opened(view, entry.row, reachable=named)), otherwise=False)
+    if others:  # StartRun did not resume the run they were in
         yield from settle(way, entry.row, "inside")
 
 
@@ -95,7 +96,7 @@ def _enter_journal(shared: Shared, way: Way) -> Life[Entered]:
     entry = shared.entry
 
     def rule(view: View) -> Entered:
-        return enter(view, entry.row, way.claims, way.tried)
+        return enter(view, entry.row, way.claims)
 
     entered: Entered = yield from _or(way.apply(rule), Entered())
     while entered.busy and (yield from way.until_idle(entry.row)):

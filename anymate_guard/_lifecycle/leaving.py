@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anymate_guard._journal.rules import Finish, Left, Unavailable, give_back, leave, others_in_run
+from anymate_guard._journal.rows import Finish, Unavailable
+from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
 from anymate_guard._lifecycle.asks import Drop, GiveBack, IsWritten, Life, Read, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
@@ -52,7 +53,7 @@ def give_up(program: Program, shared: Shared, *, by_force: bool = False) -> Life
         shared: The run.
         by_force: Whether to finish it although guards are in it, as the interpreter ends.
     """
-    way = Way(shared.mate, program.clock, program.clock() + shared.mate.deadline, claims=shared.claims)
+    way = Way(shared.mate, program.clock, program.clock() + shared.mate.deadline)
     try:
         if program.take_over(shared, way, by_force=by_force):
             if shared.places:
@@ -72,17 +73,15 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
         settle_others: Whether to send what others left to the guard that can't start.
     """
     shared.worsen("interrupted")
+    yield GiveBack(shared.claims.rows - {shared.entry.row.id}, shared.claims.unsent)
+    shared.claims.rows.clear()
     started = shared.run_id is not None and not shared.entry.row.adopted
     if shared.state != "entering" or started:  # without any work, no credit is due: zeros is still as it was made
         way.end = program.clock() + shared.mate.deadline
         yield from _finish(program, shared, way)
         return
-    try:
-        shared.claims.discard(shared.entry.row.id)
-        yield GiveBack(shared.claims)
-        yield Drop({shared.entry.row.id})
-    finally:
-        program.remove(shared)
+    yield Drop({shared.entry.row.id})
+    program.remove(shared)
     if settle_others:
         yield from settle(way, shared.entry.row)
 
@@ -94,15 +93,19 @@ def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:
         row = shared.close()
         if shared.mate.disabled:
             yield _finished(shared, Finish((row,)), program.clock())
-            return None
-        return (yield from _send(shared, way))
-    except GeneratorExit:
+            trouble = None
+        else:
+            trouble = yield from _send(shared, way)
+            if shared.claims.rows:  # of which another program has taken something
+                yield GiveBack(shared.claims.rows, shared.claims.unsent)
+    except GeneratorExit:  # nobody asks for us any more: the run is abandoned, and found by that
         raise
     except BaseException:  # a second Ctrl-C, say: nobody may take the finish for being under way any longer
-        yield GiveBack({*shared.claims, shared.entry.row.id})
-        raise
-    finally:
+        yield GiveBack({*shared.claims.rows, shared.entry.row.id}, shared.claims.unsent)
         program.remove(shared)
+        raise
+    program.remove(shared)
+    return trouble
 
 
 def _send(shared: Shared, way: Way) -> Life[Trouble | None]:
@@ -120,7 +123,7 @@ def _send(shared: Shared, way: Way) -> Life[Trouble | None]:
     try:
         delivery = yield from deliver(way, left.finishes)
     except Unavailable as error:
-        yield GiveBack({*way.claims, shared.entry.row.id})
+        yield GiveBack({*way.claims.rows, shared.entry.row.id}, way.claims.unsent)
         return (yield from _stored(shared, error))
     yield from _tell(shared, way, delivery)
     if left.owed and delivery.state != "owed":
@@ -155,7 +158,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     except Unavailable:
         occupied = False
     if written or occupied:
-        yield GiveBack({*way.claims, row.id})
+        yield GiveBack({*way.claims.rows, row.id}, way.claims.unsent)
         return (yield from _stored(shared, "the journal can't be written"))
     finish = Finish((row,))
     try:
@@ -164,7 +167,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
             finish = Finish((shared.entry.row,))
         yield from way.call("finish_run", finish.run_id, finish.kpis)
     except (UnreachableError, ApiError) as error:
-        yield GiveBack({row.id})
+        yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))
         return error
     yield Drop({row.id})

@@ -9,7 +9,8 @@ from typing import Literal
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Entry, Row
+from anymate_guard._journal.rows import Entry, Row, new_id
+from anymate_guard._journal.view import Claims
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Mate, Options
 from anymate_guard._process.locks import Lock
@@ -53,7 +54,7 @@ class Shared:
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    claims: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     way: Callable[[], Way | None] = lambda: None
 
     @property
@@ -71,10 +72,18 @@ class Shared:
         self.entry.row = self.entry.row.but(run_id=run_id)
         set_run_id(self.run, run_id)
 
+    def begin_body(self) -> None:
+        """Note that what is recorded from now on counts, whether the journal can be written or not."""
+        self.entry.row = self.entry.row.but(state="open")
+
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
-        self.entry.row = self.entry.row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure)
+        row = self.entry.row
+        if not row.finish:
+            self.claims.unsent.add(row.id)
+        finish = 0 if row.id in self.claims.unsent else row.finish
+        self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
 
     def is_abandoned(self) -> bool:
@@ -112,8 +121,11 @@ class Program:
             state="starting" if options.run_id is None else "open",
             zeros=options.zeros("interrupted"),
             adopted=options.run_id is not None,
+            id=new_id(),
         )
-        return Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), claims=way.claims, way=weakref.ref(way))
+        shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
+        way.claims = shared.claims
+        return shared
 
     def join(
         self, fresh: Shared, place: Place, options: Options, *, wait: bool

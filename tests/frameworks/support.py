@@ -86,9 +86,10 @@ def python(text: str, *, status: int = 0, **environ: str) -> str:
     return done(sys.executable, "bot.py", status=status, **environ)
 
 
-def journaled() -> bool:
-    """Whether the journal has what a bot recorded."""
-    rows = json.loads(done(sys.executable, "-m", "anymate_guard", "journal", "--json"))
+def journaled(folder: Path | None = None) -> bool:
+    """Whether the journal, in that folder or the test's own, has what a bot recorded."""
+    folder = folder or Path(os.environ["ANYMATE_STATE_DIR"])
+    rows = json.loads(done(sys.executable, "-m", "anymate_guard", "journal", "--json", ANYMATE_STATE_DIR=str(folder)))
     return any(row["entries"] for row in rows)
 
 

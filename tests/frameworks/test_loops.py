@@ -101,7 +101,7 @@ def test_async_with_under_trio(sandbox: Sandbox, text: str) -> None:
     """`async with` and a decorated coroutine are refused under trio, before anything is sent."""
     output = python(f"import trio\nfrom anymate_guard import anymate_run\n{text}\ntrio.run(main)", status=1)
     last = output.strip().splitlines()[-1]
-    assert "trio" in last
+    assert "needs asyncio" in last
     assert "`with`" in last
     assert sandbox.requests() == []
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,9 @@ RECORDED = {
     "Processes with tasks enabled": [(None, None)],
     "More than one machine": [(3, 128)],
 }
+
+
+needs_sh = pytest.mark.skipif(shutil.which("sh") is None, reason="the lines are for a POSIX shell, and there is none")
 
 
 @pytest.fixture(name="typed")
@@ -135,6 +139,7 @@ def test_python(sandbox: Sandbox, tmp_path: Path, heading: str) -> None:
     assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in runs] == RECORDED[heading]
 
 
+@needs_sh
 @pytest.mark.parametrize("heading", list(dict.fromkeys(block.heading for block in blocks("console"))))
 def test_console(sandbox: Sandbox, typed: Path, heading: str) -> None:
     """What follows a dollar sign can be typed into a shell, and succeeds."""
@@ -147,6 +152,7 @@ def test_console(sandbox: Sandbox, typed: Path, heading: str) -> None:
     assert all(run["finished"] for run in sandbox.runs())
 
 
+@needs_sh
 def test_settings(typed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings can be pasted into a shell, for the cloud and for an Anymate on premises."""
     for name in [name for name in os.environ if name.startswith("ANYMATE_")]:

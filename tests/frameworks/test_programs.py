@@ -1,0 +1,93 @@
+"""Web services, notebooks and frozen programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import textwrap
+import threading
+import urllib.request
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+from anymate_guard.sandbox import Sandbox
+
+from .conftest import Page
+from .support import GO_ON, INSIDE, WAIT, command, done, journaled, programs, runs, started, until
+
+
+def _free() -> str:
+    """An address on loopback that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return "{}:{}".format(*server.getsockname())
+
+
+def _post(address: str, path: str, count: int) -> int:
+    """Let a web service book some invoices."""
+    body = json.dumps(["2026"] * count).encode()
+    request = urllib.request.Request(f"http://{address}{path}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        booked: int = json.load(answer)
+        return booked
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as client:
+        return client.connect_ex((host, int(port))) == 0
+
+
+def test_a_web_service(sandbox: Sandbox, page: Page) -> None:
+    """Each request is a run of its own, whether its function is a coroutine or runs in a thread."""
+    page("web-services.md")
+    address = _free()
+    with started(shell=command("web-services.md", "gunicorn"), BIND=address) as service:
+        until(lambda: _listens(address))
+        assert [_post(address, "/book", 2), _post(address, "/archive", 3)] == [2, 3]
+        assert runs(sandbox) == [("invoice-archive", 3, None), ("invoice-intake", 2, None)]
+        service.send_signal(signal.SIGTERM)
+        service.communicate(timeout=60)
+
+
+def test_a_web_service_is_stopped(sandbox: Sandbox, page: Page) -> None:
+    """SIGTERM lets a request end, and its run is finished with all that it recorded."""
+    page("web-services.md")
+    text = Path("web_bot.py").read_text(encoding="utf-8")
+    body = "def archive(invoices: list[str]) -> int:\n"
+    Path("web_bot.py").write_text(text.replace(body, body + textwrap.indent(WAIT, "    ")), encoding="utf-8")
+    address = _free()
+    with started(shell=command("web-services.md", "gunicorn"), BIND=address) as service:
+        until(lambda: _listens(address))
+        asking = threading.Thread(target=_post, args=(address, "/archive", 3))
+        asking.start()
+        until(INSIDE.exists)
+        service.send_signal(signal.SIGTERM)
+        until(lambda: not _listens(address))
+        GO_ON.touch()
+        asking.join()
+        service.communicate(timeout=60)
+    assert runs(sandbox) == [("invoice-archive", 3, None)]
+
+
+def test_a_notebook(sandbox: Sandbox) -> None:
+    """A cell with a guard is a run, and so is one with `async with` at its top level."""
+    cell = programs("notebooks.md")["cell.py"]
+    other = cell.replace("with anymate_run", "async with anymate_run").replace("intake", "archive")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (cell, other)])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert runs(sandbox) == [("invoice-archive", 3, None), ("invoice-intake", 3, None)]
+
+
+def test_a_frozen_program(sandbox: Sandbox, page: Page) -> None:
+    """A program that PyInstaller packed into one file has a run, and a journal that outlasts it."""
+    page("frozen-programs.md")
+    done(shell=command("frozen-programs.md", "pyinstaller"))
+    sandbox.fail_next("FinishRun", status=403)
+    done("dist/frozen_bot")
+    assert journaled()
+    done("dist/frozen_bot")
+    assert runs(sandbox) == [("invoice-intake", 3, None)] * 2

@@ -1,0 +1,205 @@
+"""A model of the machine: the journal's file, programs that come and go, and a clock."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rows import Row
+from anymate_guard._journal.view import View, can_be_taken_back
+from anymate_guard._lifecycle.sharing import Program, Shared
+
+_STATES = ("open", "finishing", "done")
+
+
+@attrs.define
+class Content:
+    """What the file holds."""
+
+    rows: dict[int, Row] = attrs.field(factory=dict)
+    outages: set[str] = attrs.field(factory=set)
+
+
+@attrs.define
+class File:
+    """The journal's file.
+
+    Attributes:
+        number: Which file has the name now.
+        content: What it holds.
+        locked: Whether somebody else holds the write lock.
+        unreadable: Whether it can't even be read.
+    """
+
+    number: int = 1
+    content: Content = attrs.field(factory=Content)
+    locked: bool = False
+    unreadable: bool = False
+
+    def delete(self) -> None:
+        """Put a new, empty file in its place."""
+        self.number += 1
+        self.content = Content()
+
+
+class Rows:
+    """The table that rules read and write, of one transaction."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+
+    def of_process(self, address: str, process_key: str) -> list[Row]:
+        return [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
+
+    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
+        rows = [row for row in self.all() if (row.address, row.username, row.owner) == (address, username, 0)]
+        return [row for row in rows if row.state in _STATES][:most]
+
+    def owners(self) -> list[int]:
+        return sorted({row.owner for row in self.all()} - {0})
+
+    def of_owner(self, owner: int) -> list[Row]:
+        return [row for row in self.all() if row.owner == owner != 0]
+
+    def all(self) -> list[Row]:
+        return sorted(self._content.rows.values(), key=lambda row: (row.began, row.id))
+
+    def outage(self, address: str, now: float) -> bool:  # noqa: ARG002  # an outage of this model ends with an answer
+        return address in self._content.outages
+
+    def put(self, row: Row) -> None:
+        self._content.rows[row.id] = row
+
+    def put_mine(self, row: Row, me: int) -> bool:
+        held = self._content.rows.get(row.id)
+        if held is None or not (held.owner == me or can_be_taken_back(held)):
+            return False
+        self.put(row)
+        return True
+
+    def drop(self, number: int, me: int | None = None) -> None:
+        held = self._content.rows.get(number)
+        if held is not None and me in {None, held.owner}:
+            del self._content.rows[number]
+
+    def change(self, view: View) -> None:
+        for row in view.puts.values():
+            self.put(row)
+        for number in view.drops:
+            self.drop(number)
+        if view.reachable is False:
+            self._content.outages.add(view.address)
+        elif view.reachable:
+            self._content.outages.discard(view.address)
+
+    def forget_history(self, now: float) -> None:
+        """The model has none."""
+
+
+class Database:
+    """A program's way to the file."""
+
+    distrusted = None
+    path = locks = Path("model")
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self.number = 0
+
+    def connect(self) -> bool:
+        fresh = self.number != self._file.number
+        self.number = self._file.number
+        return fresh
+
+    def disconnect(self) -> None:
+        """Nothing is open."""
+
+    def sync(self) -> None:
+        """This model loses no power."""
+
+    @contextmanager
+    def transaction(self, *, write: bool) -> Iterator[Rows]:
+        if write and self._file.locked:
+            raise sqlite3.OperationalError("database is locked")
+        if self._file.unreadable:
+            raise sqlite3.OperationalError("disk I/O error")
+        content = Content(dict(self._file.content.rows), set(self._file.content.outages))
+        yield Rows(content)
+        if write:
+            self._file.content = content
+
+
+@attrs.define(eq=False)
+class Owner:
+    """A program as an owner."""
+
+    machine: Machine
+    id: int
+
+    def hold(self, path: Path) -> bool:  # noqa: ARG002  # the model has one
+        return False
+
+    def alive(self, owner: int, since: float) -> bool:  # noqa: ARG002  # the model's lock file is never new
+        if owner == self.id:
+            return True
+        process = self.machine.processes.get(owner)
+        return process is not None and process.alive and not process.mistaken
+
+
+class Looking(Journal):
+    """A journal that looks for dead programs at each step, and never warns."""
+
+    def _view(self, rows: Any, address: str) -> View:
+        self._looked = float("-inf")
+        return super()._view(rows, address)
+
+    def _warn(self, error: object, remedy: str) -> None:
+        """Nobody reads it."""
+
+
+@attrs.define(eq=False)
+class Process:
+    """A program that runs, or has run.
+
+    Attributes:
+        name: What a story calls it.
+        journal: The real one, over the model of the file.
+        program: The real register of runs.
+        alive: Whether it runs.
+        mistaken: Whether others take it for dead.
+    """
+
+    name: str
+    journal: Journal
+    program: Program
+    alive: bool = True
+    mistaken: bool = False
+
+    def abandoned(self) -> list[Shared]:
+        """Runs that nobody starts, holds or finishes."""
+        return [shared for shared in self.program.runs() if shared.is_abandoned()]
+
+
+@attrs.define(eq=False)
+class Machine:
+    """Programs around one journal."""
+
+    now: float = 1000.0
+    file: File = attrs.field(factory=File)
+    processes: dict[int, Process] = attrs.field(factory=dict)
+    _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def start(self, name: str) -> Process:
+        """Start a program."""
+        number = next(self._numbers)
+        journal = Looking(Database(self.file), Owner(self, number))  # type: ignore[arg-type]  # models
+        process = Process(name, journal, Program(lambda: self.now))
+        self.processes[number] = process
+        return process

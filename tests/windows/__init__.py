@@ -1,0 +1,1 @@
+"""What only Windows has: TerminateProcess, consoles, code pages, cmd."""
