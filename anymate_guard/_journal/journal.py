@@ -232,6 +232,8 @@ class Journal:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
+                if view.look:
+                    self._looked = time.monotonic()
                 result = rule(view)
                 rows.change(view, address)
                 if view.look and time.monotonic() - self._swept > _HOUR:
@@ -246,9 +248,6 @@ class Journal:
 
     def _view(self, rows: Rows, address: str) -> View:
         now, since = time.time(), time.monotonic()
-        look = since - self._looked >= _LOOK
-        if look:
-            self._looked = since
         return View(
             rows,
             self.owner.id,
@@ -258,7 +257,7 @@ class Journal:
             now=now,
             boot=now - since,
             outage=rows.outage(address, now),
-            look=look,
+            look=since - self._looked >= _LOOK,  # only a change takes note of it: who only reads finds nobody dead
         )
 
     def _compare(self, rows: Rows) -> None:
