@@ -63,7 +63,9 @@ def test_port() -> None:
         port = str(other.getsockname()[1])
         done = ended("sandbox", "--port", port)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"anymate-guard sandbox: can't serve on port {port}: ")
+    assert re.fullmatch(
+        rf"anymate-guard sandbox: can't serve on port {port}: [^()]+; take another with --port\n", done.stderr
+    )
     with started("sandbox", "--port", port) as process:
         assert process.stdout is not None
         assert f"'http://127.0.0.1:{port}'" in "".join(process.stdout.readline() for _ in range(6))
