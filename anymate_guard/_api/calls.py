@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Mapping
 from datetime import timezone
@@ -15,6 +14,7 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
 from anymate_guard._log import emit
 from anymate_guard._process.fork import importing
+from anymate_guard._process.locks import Lock
 from anymate_guard._secrecy import Mask
 from anymate_guard.errors import UnreachableError
 
@@ -35,7 +35,7 @@ class Caller:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._opening = threading.RLock()  # an interrupted thread, or the garbage collector, may come here again
+        self._opening = Lock()
         self._transport: Transport | None = None
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from anymate_guard._api.answers import Reply
 from anymate_guard._api.calls import Caller
 from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
+from anymate_guard._process.locks import Lock
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
@@ -55,7 +56,7 @@ class Tokens:
         self.mask = _mask(settings)
         self._settings = settings
         self._caller = caller
-        self._turn = threading.Condition()
+        self._turn = threading.Condition(Lock())
         self._holder: int | None = None  # the thread that is logging in
         self._logins = 0  # that came to an end
         self._refusal: AuthenticationError | None = None  # of the last one

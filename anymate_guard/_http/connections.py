@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +18,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 from anymate_guard._http.deadline_socket import DeadlineSocket, Patience
 from anymate_guard._http.exchange import Connection
 from anymate_guard._http.messages import Answer, Request
+from anymate_guard._process.locks import Lock
 from anymate_guard.errors import ConfigurationError
 
 _utils: Any = requests.utils  # not all of requests is typed
@@ -33,7 +33,7 @@ class Connections:
         self._session = requests.Session()  # for its reading of the environment
         self._adapter: Any = HTTPAdapter()
         self._context = functools.cache(_context)
-        self._making = threading.RLock()  # reentrant, as the garbage collector may come again
+        self._making = Lock()
         self._routes: dict[str, Route] = {}
 
     def close(self) -> None:
