@@ -25,7 +25,8 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't called missing too
+_TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't told of twice
+_KEPT_BACK = {"client_secret", "password"}  # by `anymate-guard exec`, from the command that it runs
 _SWITCH_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -193,6 +194,8 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
     """A credential's value from its variable or its file, and what is wrong with either."""
     value = environ.get(variable(name))
     path = environ.get(f"{variable(name)}_FILE")
+    if not path and not value and name in _KEPT_BACK and "ANYMATE_KPI_FILE" in environ:
+        return _TOLD, [f"{variable(name)}: is missing; `anymate-guard exec --keep-credentials` passes it on"]
     if not path:
         return value, []
     if value:

@@ -20,6 +20,10 @@ from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _USUAL_LIFE = 300.0  # seconds, of a token that doesn't tell
 _LONGEST_LIFE = 1e9
+_WRONG = {  # by the error codes of OAuth
+    "invalid_client": "ANYMATE_CLIENT_ID and ANYMATE_CLIENT_SECRET",
+    "invalid_grant": "ANYMATE_USERNAME and ANYMATE_PASSWORD",
+}
 _MARGIN = 300.0  # at most, by which a token is renewed before its end
 
 
@@ -56,7 +60,8 @@ class Tokens:
         self.mask = _mask(settings)
         self._settings = settings
         self._caller = caller
-        self._turn = threading.Condition(Lock())
+        self._lock = Lock()
+        self._turn = threading.Condition(self._lock)  # taken by its lock: its own `with` may leave it held
         self._holder: int | None = None  # the thread that is logging in
         self._logins = 0  # that came to an end
         self._refusal: AuthenticationError | None = None  # of the last one
@@ -79,14 +84,14 @@ class Tokens:
                 token = self.token = self._log_in(deadline)
             return token
         finally:
-            with self._turn:
+            with self._lock:
                 if self._holder == threading.get_ident():
                     self._holder = None
                     self._turn.notify_all()
 
     def drop(self, token: Token) -> None:
         """Forget a token that was refused, unless there is a newer one already."""
-        with self._turn:
+        with self._lock:
             if self.token is token:
                 self.token = None
 
@@ -96,7 +101,7 @@ class Tokens:
 
     def _take_turn(self, deadline: Deadline) -> None:
         """Wait while another thread logs in; a turn that an interruption left to this one is taken again."""
-        with self._turn:
+        with self._lock:
             logins = self._logins
             while self._holder not in {None, threading.get_ident()}:
                 if not self._turn.wait(max(0.0, deadline.left())):
@@ -112,11 +117,8 @@ class Tokens:
         self._logins += 1
         self._refusal = None
         if reply.status in {400, 401, 403}:
-            self._refusal = AuthenticationError(
-                "token",
-                reply.status,
-                "check ANYMATE_CLIENT_ID, ANYMATE_CLIENT_SECRET, ANYMATE_USERNAME and ANYMATE_PASSWORD: " + reply.text,
-            )
+            wrong = _WRONG.get(str((reply.data or {}).get("error")), " and ".join(_WRONG.values()))
+            self._refusal = AuthenticationError("token", reply.status, f"check {wrong}: {reply.text}")
             raise AuthenticationError(*self._refusal.args)
         token = _token(reply, asked_at)
         if token is None:

@@ -1,46 +1,91 @@
-"""`anymate-guard journal`: what is open, what is owed, and its delivery."""
+"""`anymate-guard journal`: what is open, what is owed and what was refused; its delivery, and what is given up."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
 
 from anymate_guard import AnymateClient, ConfigurationError, Settings
-from anymate_guard._commands.terminal import collected, say, told
+from anymate_guard._commands.log import Event, collected, told
+from anymate_guard._commands.table import age, columns, duration, or_dash
+from anymate_guard._commands.terminal import Paint, say
 from anymate_guard._guard.driver import settle_all
-from anymate_guard._journal.contents import rows_of
+from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row, Unavailable
+from anymate_guard._journal.rows import Row, Unavailable
+
+_COLOURS = {"open": "green", "owed": "yellow", "refused": "red", "maybe open": "yellow"}
+_SHORT = 7  # digits of an id that are shown
+
+
+@attrs.frozen
+class Item:
+    """A row, as people see it.
+
+    Attributes:
+        row: The row.
+        state: "open" while a live program is in its run; "owed"; "refused"; "maybe open" where a program died while it
+            started a run: nothing is owed, as its body never ran.
+    """
+
+    row: Row
+    state: Literal["open", "owed", "refused", "maybe open"]
+
+    @property
+    def id(self) -> str:
+        """What people call it, the beginning of which will do."""
+        return f"{self.row.id:014x}"
+
+    def facts(self) -> dict[str, object]:
+        """What programs read of it."""
+        row = self.row
+        return {
+            "id": self.id,
+            "state": self.state,
+            "processKey": row.process_key,
+            "runId": row.run_id,
+            "entries": row.entries,
+            "secondsSaved": _seconds(row),
+            "ageSeconds": round(max(0.0, time.time() - row.began), 3),
+            "reason": row.reason,
+            "address": row.address,
+            "username": row.username,
+        }
 
 
 def show(*, as_json: bool) -> int:
     """Print a table, or JSON, of what the journal holds.
 
     Returns:
-        The exit code: 0 if the journal could be read.
+        The exit code: 0 if the journal could be read, else 1; 2 for a wrong setting.
     """
     troubles = collected()
-    try:
-        journal = of_environment()
-    except ConfigurationError as error:
-        say("journal", str(error))
+    journal = _journal()
+    if journal is None:
         return 2
-    opened, owed = read(journal)
-    for trouble in troubles:
-        say("journal", told(trouble))
-    rows = [*(_facts(row, "open") for row in opened), *(_facts(row, "owed") for row in owed)]
+    items = read(journal)
+    failed = _tell(troubles)
     if as_json:
-        print(json.dumps(rows, indent=2))
-    elif not troubles:
-        _print_table(rows) if rows else print(f"Nothing is open and nothing is owed, says {journal.path}.")
-    return 1 if troubles else 0
+        print(json.dumps([item.facts() for item in items], indent=2))
+    elif items:
+        _print(items)
+    elif not failed:
+        print(f"Nothing is open and nothing is owed, says {journal.path}.")
+    return failed
 
 
-def deliver() -> int:
+def deliver(*, as_json: bool) -> int:
     """Send what is owed to the address and user of the settings.
 
     Returns:
-        The exit code: 0 only if nothing is owed any more, to anybody.
+        The exit code: 0 only if nothing is owed any more, to anybody, and nothing was refused; 2 for a wrong setting.
     """
     troubles = collected()
     try:
@@ -49,17 +94,73 @@ def deliver() -> int:
         say("journal", str(error))
         return 2
     journal = Journal.at(settings.state_dir)
-    _, owed = read(journal)
-    before = len(owed)
-    if not settings.disabled:
-        _deliver(settings, journal, before)
-    _, left = read(journal)
-    for line in dict.fromkeys(map(told, troubles)):
-        say("journal", line)
-    print(f"{before - len(left)} settled, {len(left)} still owed")
-    for address, user in sorted({(row.address, row.username) for row in left}):
-        print(f"  owed to {address} by {user}")
-    return 1 if left or any(event["event"] == "anymate.journal_unavailable" for event in troubles) else 0
+    delivered, left = deliver_all(settings, journal)
+    failed = _tell(troubles)
+    owed = [item for item in left if item.state == "owed"]
+    refused = [item for item in left if item.state == "refused"]
+    if as_json:
+        listed = {"owed": [item.facts() for item in owed], "refused": [item.facts() for item in refused]}
+        print(json.dumps({"delivered": delivered, **listed}, indent=2))
+    else:
+        print(f"{delivered} delivered, {len(owed)} still owed" + (f", {len(refused)} refused" if refused else ""))
+        if left:
+            _print(left)
+    return 1 if failed or left else 0
+
+
+def drop(ids: Sequence[str], *, sure: bool) -> int:
+    """Give up what is owed, or was refused: its KPIs are never credited.
+
+    Args:
+        ids: The beginnings of ids.
+        sure: Whether nobody has to be asked.
+
+    Returns:
+        The exit code: 0 if all of them are gone, else 1; 2 for an id that is none.
+    """
+    troubles = collected()
+    journal = _journal()
+    if journal is None:
+        return 2
+    items = read(journal)
+    if _tell(troubles):
+        return 1
+    chosen: list[Item] = []
+    for name in ids:
+        found = [item for item in items if item.id.startswith(name.lower())]
+        if len(found) != 1:
+            say("journal", f"{name}: {'there is no such id' if not found else 'more than one id begins like this'}")
+            return 2
+        if found[0].state == "open":
+            say("journal", f"{name}: a program is in this run; it can't be dropped")
+            return 1
+        chosen += [item for item in found if item not in chosen]
+    if not sure and not _agreed(chosen):
+        return 1
+    gone = contents.drop(journal, [item.row.id for item in chosen])
+    print(f"{len(gone)} dropped")
+    return _tell(troubles) or int(len(gone) < len(chosen))
+
+
+def read(journal: Journal) -> list[Item]:
+    """What the journal holds; nothing, and a warning, where it can't be read."""
+    try:
+        rows = contents.rows_of(journal)
+    except Unavailable:
+        return []
+    in_use = {_run(row) for row, used in rows if used}
+    return [Item(row, _state(row, used=_run(row) in in_use)) for row, _ in rows]
+
+
+def deliver_all(settings: Settings, journal: Journal) -> tuple[int, list[Item]]:
+    """Send what is owed; how many were delivered, and what is owed still or was refused now."""
+    before = read(journal)
+    owed = {item.id for item in before if item.state == "owed"}
+    if owed and not settings.disabled:
+        with AnymateClient(settings) as client:
+            settle_all(client)
+    left = [item for item in read(journal) if item.state == "owed" or (item.state == "refused" and item.id in owed)]
+    return len(owed - {item.id for item in left}), left
 
 
 def of_environment() -> Journal:
@@ -71,48 +172,74 @@ def of_environment() -> Journal:
     return Journal.at(Settings.from_env({**os.environ, "ANYMATE_DISABLED": "1"}).state_dir)
 
 
-def read(journal: Journal) -> tuple[list[Row], list[Row]]:
-    """What is open, and what is owed: rows of runs that no live program is in."""
+def _journal() -> Journal | None:
     try:
-        rows = rows_of(journal)
-    except Unavailable:  # a warning tells of it
-        return [], []
-    in_use = {_run(row) for row, used in rows if used}
-    opened = [row for row, _ in rows if _run(row) in in_use]
-    begun = [row for row, _ in rows if row.state != "starting"]  # else the body never ran
-    owed = [row for row in begun if _run(row) not in in_use]
-    return opened, owed
+        return of_environment()
+    except ConfigurationError as error:
+        say("journal", str(error))
+        return None
 
 
-def _deliver(settings: Settings, journal: Journal, owed: int) -> None:
-    """Settle as long as that gets somewhere: one round ends with the deadline."""
-    with AnymateClient(settings) as client:
-        while owed and not settle_all(client):
-            _, left = read(journal)
-            if len(left) >= owed:
-                return
-            owed = len(left)
+def _tell(troubles: list[Event]) -> int:
+    """Say what went wrong; 1 if the journal could not be used."""
+    for line in dict.fromkeys(map(told, troubles)):
+        say("journal", line)
+    failed = any(event["event"] == "anymate.journal_unavailable" for event in troubles)
+    troubles.clear()
+    return int(failed)
+
+
+def _agreed(items: Sequence[Item]) -> bool:
+    if not sys.stdin.isatty():
+        say("journal", "nothing was dropped: say --yes where nobody can be asked")
+        return False
+    _print(items)
+    return input("Drop this? Its KPIs will never be credited. [y/N] ").strip().lower() in {"y", "yes"}
 
 
 def _run(row: Row) -> tuple[object, ...]:
-    return row.address, row.username, row.run_id or -row.id
+    return row.address, row.run_id or -row.id
 
 
-def _facts(row: Row, state: str) -> dict[str, object]:
-    return {
-        "state": state,
-        "processKey": row.process_key,
-        "runId": row.run_id,
-        "entries": row.entries,
-        "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1_000_000_000,
-        "address": row.address,
-        "username": row.username,
-    }
+def _state(row: Row, *, used: bool) -> Literal["open", "owed", "refused", "maybe open"]:
+    if row.state == "refused":
+        return "refused"
+    if used:
+        return "open"
+    return "maybe open" if row.state == "starting" else "owed"
 
 
-def _print_table(rows: list[dict[str, object]]) -> None:
-    lines = [["–" if value is None else str(value) for value in row.values()] for row in rows]
-    table = [list(rows[0]), *lines]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+def _seconds(row: Row) -> float | None:
+    return None if row.nanoseconds is None else row.nanoseconds / 1_000_000_000
+
+
+def _print(items: Sequence[Item]) -> None:
+    """One table for each account, with reasons under their rows."""
+    now, paint = time.time(), Paint(sys.stdout)
+    for account in sorted({(item.row.address, item.row.username) for item in items}):
+        mine = [item for item in items if (item.row.address, item.row.username) == account]
+        print(paint(f"{account[1]} at {account[0]}", "bold"))
+        head, *lines = columns(
+            [
+                ("ID", "STATE", "PROCESS", "RUN", "ENTRIES", "TIME SAVED", "AGE"),
+                *(
+                    (
+                        item.id[:_SHORT],
+                        item.state,
+                        item.row.process_key,
+                        or_dash(item.row.run_id),
+                        or_dash(item.row.entries),
+                        duration(_seconds(item.row)),
+                        age(now - item.row.began),
+                    )
+                    for item in mine
+                ),
+            ],
+            right=(4, 5),
+            elastic=2,
+        )
+        print(paint(head, "dim"))
+        for item, line in zip(mine, lines, strict=True):
+            print(line.replace(item.state, paint(item.state, _COLOURS[item.state]), 1))
+            if item.row.reason:
+                print(textwrap.fill(item.row.reason, 79, initial_indent="    ", subsequent_indent="    "))

@@ -17,7 +17,6 @@ from anymate_guard._commands.terminal import say
 from anymate_guard._journal.journal import Journal
 
 if TYPE_CHECKING:
-    from anymate_guard._journal.rules import Row
     from anymate_guard.sandbox import JournalRow, Sandbox
 
 DEFAULT_PORT = 8642
@@ -74,7 +73,8 @@ def _started(port: int | None) -> Sandbox | None:
             return Sandbox(number, access_log=_print_access).start()
         except OSError as error:
             then = "trying the next one" if port is None else "take another with --port"
-            say("sandbox", f"can't serve on port {number}: {error.strerror}; {then}")
+            reason = str(error.strerror).partition(" (")[0]  # without the address, which Python says again
+            say("sandbox", f"can't serve on port {number}: {reason}; {then}")
     return None
 
 
@@ -84,7 +84,8 @@ def _print_access(client: str, request: str, status: int | None) -> None:
         return
     level, shown = "INFO", ascii(request)[1:-1]  # what could steer the terminal is escaped
     answer = "no answer" if status is None else f"{status} {responses.get(status, '')}".strip()
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+    # Not on Windows, where an old console shows the codes themselves.
+    if sys.platform != "win32" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         colour = _COLOURS.get((status or 0) // 100, _BRIGHT_RED)
         level, shown, answer = f"\033[32m{level}\033[0m", f"\033[1m{shown}\033[0m", f"\033[{colour}m{answer}\033[0m"
     with contextlib.suppress(OSError):
@@ -105,23 +106,21 @@ class _Journal:
         self._journal = Journal.at(settings.state_dir)
 
     def rows(self) -> list[JournalRow]:
-        opened, owed = journal.read(self._journal)
-        return [*(self._row(row, "open") for row in opened), *(self._row(row, "owed") for row in owed)]
+        return [self._row(item) for item in journal.read(self._journal)]
 
     def deliver(self) -> str:
-        before = len(journal.read(self._journal)[1])
-        journal._deliver(self._settings, self._journal, before)
-        left = len(journal.read(self._journal)[1])
-        return f"{before - left} delivered, {left} still owed."
+        delivered, left = journal.deliver_all(self._settings, self._journal)
+        return f"{delivered} delivered, {len(left)} still owed."
 
-    def _row(self, row: Row, state: str) -> JournalRow:
-        elsewhere = row.address != self._settings.api_url
+    def _row(self, item: journal.Item) -> JournalRow:
+        row = item.row
+        elsewhere = "" if row.address == self._settings.api_url else f"for {row.address}"
         return {
             "processKey": row.process_key,
             "runId": row.run_id,
-            "state": "open" if state == "open" else "owed",
+            "state": "owed" if item.state == "maybe open" else item.state,
             "entries": row.entries,
             "secondsSaved": None if row.nanoseconds is None else row.nanoseconds / 1e9,
             "age": max(0.0, time.time() - row.began),
-            "reason": f"for {row.address}" if elsewhere else "",
+            "reason": "; ".join(filter(None, (elsewhere, row.reason))),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import time
+from concurrent.futures import Future
 from typing import TypeVar
 
 from anymate_guard._api.client import AnymateClient
@@ -12,7 +13,7 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journal import Journal, close_all
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Ask, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
@@ -110,10 +111,10 @@ class Driver:
             case Wait():
                 time.sleep(ask.seconds)
             case GiveBack():
-                self.journal.give_back(ask.claims, ask.unsent)
+                self.journal.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING)
             case Drop():
-                self.journal.drop(ask.claims)
+                self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
         return None
 
@@ -149,7 +150,7 @@ def _finish_abandoned() -> bool:
     runs = program.runs()
     for shared in runs:
         if shared.is_abandoned():
-            in_thread(_finish, shared)
+            in_thread(Future(), _finish, shared)
     return bool(runs)
 
 

@@ -177,8 +177,8 @@ class Guard:
         use = _Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:
+                Leaving.expect(self, lambda: self._forget(use))  # first, as an interruption may come at once
                 self._use = use
-                Leaving.expect(self, lambda: self._forget(use))
                 return use
         raise RuntimeError(
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
@@ -224,10 +224,13 @@ class _Use:
         return self._open(shared.run)
 
     async def aenter(self) -> Run:
+        from concurrent.futures import Future
+
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
         self._hold_signals()
-        entering = in_thread(self._driver.run, self._entering())
+        entering: Future[Shared] = Future()
         try:
+            in_thread(entering, self._driver.run, self._entering())
             await ended(entering)
         except BaseException as error:
             # Not waited for, as the task was cancelled or closed: the life ends in its thread.
@@ -257,13 +260,15 @@ class _Use:
 
     async def aexit(self, error: BaseException | None) -> None:
         import asyncio
+        from concurrent.futures import Future
 
         cancelled = None
         try:
             if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
                 self.abandon()
                 return
-            leaving = in_thread(self._leave, error)
+            leaving: Future[None] = Future()
+            in_thread(leaving, self._leave, error)
             while not leaving.done():
                 try:
                     await ended(leaving)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from anymate_guard._process import signals
 from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
 
@@ -21,12 +22,15 @@ _lock = Lock()
 _executor: ThreadPoolExecutor | None = None
 
 
-def in_thread(call: Callable[..., T], *args: object) -> Future[T]:
-    """Call in a worker thread, in a copy of this context; where no thread can be started any more, in this one."""
-    from concurrent.futures import Future
+def in_thread(future: Future[T], call: Callable[..., T], *args: object) -> None:
+    """Call in a worker thread, in a copy of this context; where no thread can be started any more, in this one.
 
+    Args:
+        future: Gets what comes of it, also when an interruption comes out of this very function.
+        call: What to call.
+        args: With what.
+    """
     global _executor
-    future: Future[T] = Future()
     context = copy_context()
     unclaimed = [True]
 
@@ -40,15 +44,15 @@ def in_thread(call: Callable[..., T], *args: object) -> Future[T]:
         except BaseException as error:  # noqa: BLE001  # raised where the result is asked for
             future.set_exception(error)
 
-    with _lock, contextlib.suppress(RuntimeError):
+    # A signal's exit in the midst of starting a thread would leave one that the interpreter's end waits for.
+    with signals.deferred(), _lock, contextlib.suppress(RuntimeError):
         if _executor is None:
             from concurrent.futures import ThreadPoolExecutor  # raises, too, at the interpreter's exit
 
             _executor = ThreadPoolExecutor(_MOST, "anymate_guard")
         _executor.submit(work)
-        return future
+        return
     work()
-    return future
 
 
 async def ended(future: Future[Any]) -> None:

@@ -31,7 +31,7 @@ class Connection:
         self._sock = sock
         self._raw = _Raw(sock)
         self._reader = _Reader(self._raw)
-        self._last: _Response | None = None  # that was read to its end
+        self._offered = False  # by the last answer, for another exchange
         self._idle_since = 0.0
 
     def close(self) -> None:
@@ -45,16 +45,15 @@ class Connection:
             OSError: The connection failed, or the patience is over.
             HTTPException: The answer was cut off, can't be read or is too large.
         """
-        self._last = None
         response = self.ask(method, target, headers, body)
         content = response.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise client.HTTPException(f"HTTP {response.status} with an answer of more than {MOST_BYTES} bytes")
         if response.length:
             raise client.IncompleteRead(content, response.length)
-        self._last, self._idle_since = response, time.monotonic()
+        self._offered, self._idle_since = not response.will_close, time.monotonic()
         if response.will_close:
-            self.close()
+            self.close()  # not only when it is looked at again
         return Answer(response.status, content, response.getheader("Retry-After"), response.getheader("Location"))
 
     def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> _Response:
@@ -75,13 +74,10 @@ class Connection:
     def may_be_used_again(self) -> bool:
         """Whether another exchange may follow.
 
-        The last answer was read to its end and offered it, that was not long ago, and since then nothing came, neither
-        more than was asked for nor the end.
+        The last answer offered it, that was not long ago, and nothing came since: neither more than was asked for nor
+        the end.
         """
-        last = self._last
-        if last is None or last.will_close or not last.isclosed():
-            return False
-        if time.monotonic() - self._idle_since > _LONGEST_IDLE:
+        if not self._offered or time.monotonic() - self._idle_since > _LONGEST_IDLE:
             return False
         self.patience.deadline = None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 
 from anymate_guard._deadline import Deadline
@@ -63,8 +64,13 @@ def _exchange(route: Route, request: Request, patience: Patience) -> Answer:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another try may go better: not with a certificate that is not trusted, or where sockets are forbidden."""
-    return isinstance(error, (OSError, client.HTTPException)) and not isinstance(error, ssl.SSLCertVerificationError)
+    """Whether another try may go better: not with a certificate that is not trusted, nor where a test tool is at work.
+
+    Those raise errors of their own, or give a socket that is connected to nobody.
+    """
+    if isinstance(error, OSError):
+        return error.errno != errno.ENOTCONN and not isinstance(error, ssl.SSLCertVerificationError)
+    return isinstance(error, client.HTTPException)
 
 
 def _failed(request: Request, error: Exception, *, sent: bool = False, final: bool) -> Answer:

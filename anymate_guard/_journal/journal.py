@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Claims, Entry, Row, RowTaken, Unavailable, View, released
+from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
+from anymate_guard._journal.view import View
 from anymate_guard._log import emit
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
@@ -88,25 +89,25 @@ class Journal:
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
-    def give_back(self, claims: Claims, unsent: Claims) -> None:
+    def give_back(self, numbers: set[int], unsent: set[int]) -> None:
         """Let go of rows that were claimed, or are open, in memory; the file follows.
 
         Args:
-            claims: The ids of the rows.
+            numbers: The ids of the rows.
             unsent: Those whose finish was not sent, for sure.
         """
         with self._lock:
-            for number in list(claims):
-                row = self._wanted.get(number)
+            for number in numbers:
+                row, entry = self._wanted.get(number), self._entries.get(number)
                 if row is not None:
-                    entry = self._entries.pop(number, None)
-                    self._wanted[number] = released(entry.recorded() if entry else row, unsent)
-            claims.clear()
+                    self._wanted[number] = left = released(entry.recorded() if entry else row, unsent)
+                    if entry is not None and left is not None:
+                        entry.row = left
 
-    def drop(self, claims: Claims) -> None:
+    def drop(self, numbers: set[int]) -> None:
         """Delete rows that are settled, in memory; the file follows."""
         with self._lock:
-            for number in list(claims):
+            for number in numbers:
                 self._entries.pop(number, None)
                 if number in self._wanted:
                     self._wanted[number] = None
@@ -154,7 +155,7 @@ class Journal:
 
         def work() -> T:
             self._open()
-            with self._database.reading() as rows:
+            with self._database.transaction(write=False) as rows:
                 return rule(self._view(rows, address))
 
         return self._patiently(work, patience)
@@ -179,7 +180,7 @@ class Journal:
 
         def work() -> None:
             self._open()
-            with self._database.changing() as rows:
+            with self._database.transaction(write=True) as rows:
                 rows.empty()
 
         self._patiently(work, _EMPTYING)
@@ -227,13 +228,13 @@ class Journal:
         self._open()
         self._in_transaction = threading.get_ident()
         try:
-            with self._database.changing() as rows:
+            with self._database.transaction(write=True) as rows:
                 if self._unsure:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
                 result = rule(view)
-                rows.change(view, address)
+                rows.change(view)
                 if view.look and time.monotonic() - self._swept > _HOUR:
                     rows.forget_history(view.now)
                     self._swept = time.monotonic()
@@ -251,13 +252,13 @@ class Journal:
             self._looked = since
         return View(
             rows,
+            address,
             self.owner.id,
             self.owner.alive,
             lambda number: self._wanted.get(number) is not None,
             self._written.__contains__,
             now=now,
             boot=now - since,
-            outage=rows.outage(address, now),
             look=look,
         )
 
@@ -299,9 +300,11 @@ class Journal:
         """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, taken = self._entries.pop(number, None), self._written.pop(number)
         del self._wanted[number]
-        if entry is None or entry.row.state not in {"starting", "open"}:
+        if entry is None or entry.row.finish:  # it was claimed as it is now
             return None
         row = entry.begin_anew(taken)
+        if row.state == "done" and row.entries is None and row.nanoseconds is None:
+            return None
         self._entries[row.id], self._wanted[row.id] = entry, row
         return row
 
@@ -335,7 +338,9 @@ class Journal:
         if isinstance(error, Newer):
             return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
         if is_damaged(error):
-            return self._database.move_aside()
+            remedy = self._database.move_aside()
+            self._warn(error, remedy)  # although the next try may well succeed
+            return remedy
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
 
     def _warn(self, error: object, remedy: str) -> None:
@@ -359,9 +364,10 @@ def all_journals() -> set[Journal]:
 
 
 def close_all() -> None:
-    """Close every journal of this program."""
+    """Close every journal of this program, and its lock file: Windows deletes no open one."""
     for journal in all_journals():
         journal.close()
+        journal.owner.close()
 
 
 def _real(name: str) -> str:

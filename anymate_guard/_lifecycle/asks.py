@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Entry, View
+from anymate_guard._journal.rows import Entry
+from anymate_guard._journal.view import View
 
 T = TypeVar("T")
 
@@ -53,19 +54,19 @@ class GiveBack:
     """Let go of rows, also where the journal can't be written now: what they hold is owed.
 
     Attributes:
-        claims: Their ids.
+        numbers: Their ids.
         unsent: Those whose finish was not sent, for sure.
     """
 
-    claims: Claims
-    unsent: Claims
+    numbers: set[int]
+    unsent: set[int]
 
 
 @attrs.frozen
 class Drop:
     """Delete rows that are settled, also where the journal can't be written now."""
 
-    claims: Claims
+    numbers: set[int]
 
 
 @attrs.frozen

@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Row, Unavailable, View, is_busy
+from anymate_guard._journal.rows import Row, Unavailable
+from anymate_guard._journal.rules import is_busy
+from anymate_guard._journal.view import Claims, View
 from anymate_guard._lifecycle.asks import Apply, Call, Life, Read, Wait
 from anymate_guard._lifecycle.options import Mate
 from anymate_guard.errors import UnreachableError
@@ -26,9 +28,7 @@ class Way:
         end: When to give up.
         outage: Whether Anymate was unreachable less than a minute ago.
         spent: What the one try during an outage came to.
-        claims: The rows that were claimed on the way, by their ids.
-        tried: Those that are not claimed again.
-        unsent: Rows whose finish was not sent, for sure, by their ids.
+        claims: The rows that were claimed on the way.
         over: Whether nobody is on it any more.
     """
 
@@ -37,9 +37,7 @@ class Way:
     end: float
     outage: bool = False
     spent: UnreachableError | None = None
-    claims: Claims = attrs.field(factory=set)
-    tried: Claims = attrs.field(factory=set)
-    unsent: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     over: bool = False
 
     def left(self) -> float:
@@ -55,7 +53,7 @@ class Way:
         """
         if self.spent is not None:
             raise UnreachableError(self.spent.operation, self.spent.reason)
-        end = self.end if until is None else min(self.end, until)
+        end = min(self.end, self.clock() + self.mate.deadline, self.end if until is None else until)
         one_try = self.outage
         if one_try:
             end = min(end, self.clock() + self.mate.timeout)

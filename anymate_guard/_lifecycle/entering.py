@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anymate_guard._journal.rules import Entered, Unavailable, View, enter, opened
+from anymate_guard._journal.rows import Unavailable
+from anymate_guard._journal.rules import Entered, enter, opened
+from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up, take_back
@@ -94,7 +96,7 @@ def _enter_journal(shared: Shared, way: Way) -> Life[Entered]:
     entry = shared.entry
 
     def rule(view: View) -> Entered:
-        return enter(view, entry.row, way.claims, way.tried)
+        return enter(view, entry.row, way.claims)
 
     entered: Entered = yield from _or(way.apply(rule), Entered())
     while entered.busy and (yield from way.until_idle(entry.row)):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anymate_guard._journal.rules import Finish, Left, Unavailable, give_back, leave, others_in_run
+from anymate_guard._journal.rows import Finish, Unavailable
+from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
 from anymate_guard._lifecycle.asks import Drop, GiveBack, IsWritten, Life, Read, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
@@ -72,8 +73,8 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
         settle_others: Whether to send what others left to the guard that can't start.
     """
     shared.worsen("interrupted")
-    shared.claims.discard(shared.entry.row.id)
-    yield GiveBack(shared.claims, shared.unsent)
+    yield GiveBack(shared.claims.rows - {shared.entry.row.id}, shared.claims.unsent)
+    shared.claims.rows.clear()
     started = shared.run_id is not None and not shared.entry.row.adopted
     if shared.state != "entering" or started:  # without any work, no credit is due: zeros is still as it was made
         way.end = program.clock() + shared.mate.deadline
@@ -87,7 +88,7 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
 
 def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:
     """Finish a run that its last guard has left; what stood in the way comes back."""
-    way.claims, way.unsent = shared.claims, shared.unsent
+    way.claims = shared.claims
     try:
         row = shared.close()
         if shared.mate.disabled:
@@ -95,12 +96,12 @@ def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:
             trouble = None
         else:
             trouble = yield from _send(shared, way)
-            if shared.claims:  # of which another program has taken something
-                yield GiveBack(shared.claims, shared.unsent)
+            if shared.claims.rows:  # of which another program has taken something
+                yield GiveBack(shared.claims.rows, shared.claims.unsent)
     except GeneratorExit:  # nobody asks for us any more: the run is abandoned, and found by that
         raise
     except BaseException:  # a second Ctrl-C, say: nobody may take the finish for being under way any longer
-        yield GiveBack({*shared.claims, shared.entry.row.id}, shared.unsent)
+        yield GiveBack({*shared.claims.rows, shared.entry.row.id}, shared.claims.unsent)
         program.remove(shared)
         raise
     program.remove(shared)
@@ -122,7 +123,7 @@ def _send(shared: Shared, way: Way) -> Life[Trouble | None]:
     try:
         delivery = yield from deliver(way, left.finishes)
     except Unavailable as error:
-        yield GiveBack({*way.claims, shared.entry.row.id}, way.unsent)
+        yield GiveBack({*way.claims.rows, shared.entry.row.id}, way.claims.unsent)
         return (yield from _stored(shared, error))
     yield from _tell(shared, way, delivery)
     if left.owed and delivery.state != "owed":
@@ -157,7 +158,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     except Unavailable:
         occupied = False
     if written or occupied:
-        yield GiveBack({*way.claims, row.id}, way.unsent)
+        yield GiveBack({*way.claims.rows, row.id}, way.claims.unsent)
         return (yield from _stored(shared, "the journal can't be written"))
     finish = Finish((row,))
     try:
@@ -166,7 +167,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
             finish = Finish((shared.entry.row,))
         yield from way.call("finish_run", finish.run_id, finish.kpis)
     except (UnreachableError, ApiError) as error:
-        yield GiveBack({row.id}, way.unsent)
+        yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))
         return error
     yield Drop({row.id})

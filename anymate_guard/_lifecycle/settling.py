@@ -8,20 +8,9 @@ from typing import Literal
 import attrs
 
 from anymate_guard._api.client import means_not_open
-from anymate_guard._journal.rules import (
-    Finish,
-    Row,
-    Standing,
-    Unavailable,
-    View,
-    acknowledge,
-    begin,
-    claim,
-    name,
-    not_open,
-    put_off,
-    refuse,
-)
+from anymate_guard._journal.rows import Finish, Row, Unavailable
+from anymate_guard._journal.rules import Standing, acknowledge, begin, claim, name, not_open, put_off, refuse
+from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Drop, GiveBack, Life, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
@@ -55,7 +44,7 @@ class Delivery:
 def settle(way: Way, row: Row, standing: Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
     """Send what is owed to the account of a row, for two seconds; False if something could not be delivered."""
     try:
-        owed = yield from way.apply(lambda view: claim(view, row, way.claims, way.tried, standing))
+        owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
     except Unavailable:
         return False
     return (yield from settle_claimed(way, row, owed, standing, seconds=seconds))
@@ -78,9 +67,9 @@ def settle_claimed(
                 if delivery is None or isinstance(delivery.trouble, UnreachableError | AuthenticationError):
                     yield from _give_back(way, owed[place if delivery is None else place + 1 :])
                     return False
-            owed = yield from way.apply(lambda view: claim(view, row, way.claims, way.tried, standing))
+            owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
     except Unavailable:
-        yield GiveBack(way.claims, way.unsent)
+        yield GiveBack(way.claims.rows, way.claims.unsent)
         return False
     return all_well
 
@@ -110,23 +99,21 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
 def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery]:
     """Send a finish, after a StartRun if the run has no id; what can't be delivered goes back to the journal."""
     numbers = {row.id for row in finish.rows}
-    if not finish.known:
-        way.unsent |= numbers
     try:
         if finish.run_id is None:
             run_id = yield from way.call("start_run", finish.process_key, until=until)
-            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims, way.tried), durable=True)
+            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims), durable=True)
             return (yield from deliver(way, named, until)) if named else Delivery(finish, "left")
         if not finish.rows[0].finish:
             begun = yield from way.apply(lambda view: begin(view, finish))
             if begun is None:
                 return Delivery(finish, "left")
             finish = begun
-        way.unsent -= numbers
+        way.claims.unsent -= numbers
         yield from way.call("finish_run", finish.run_id, finish.kpis, until=until)
     except (UnreachableError, ApiError) as error:
         if not (finish.known or error.maybe_sent):
-            way.unsent |= numbers
+            way.claims.unsent |= numbers
         return (yield from _not_delivered(way, finish, error, until))
     return (yield from _acknowledge(way, finish, "delivered"))
 
@@ -143,7 +130,7 @@ def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | No
 
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
     """Find out what "not open" means: it is no answer to what was never sent."""
-    if way.unsent.isdisjoint(row.id for row in finish.rows):
+    if way.claims.unsent.isdisjoint(row.id for row in finish.rows):
         return (yield from _acknowledge(way, finish, "by an earlier try"))
     return (yield from _start_over(way, finish, str(error), until))
 
@@ -154,7 +141,7 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
     try:
         again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
     except Unavailable:
-        yield GiveBack({row.id for row in finish.rows}, way.unsent)
+        yield GiveBack({row.id for row in finish.rows}, way.claims.unsent)
         return Delivery(finish, "owed", trouble)
     if old:
         yield say("warning", "finish_uncertain", **Finish(tuple(old)).facts, error=_UNCERTAIN)
@@ -173,7 +160,7 @@ def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
         yield from way.apply(lambda view: acknowledge(view, finish, how))
     except Unavailable:
         yield Drop(numbers)
-    way.claims -= numbers
+    way.claims.rows -= numbers
     return Delivery(finish)
 
 
@@ -188,15 +175,14 @@ def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
     try:
         yield from way.apply(lambda view: refuse(view, finish.rows, str(error)))
     except Unavailable:
-        yield GiveBack({row.id for row in finish.rows}, way.unsent)
-    way.claims -= {row.id for row in finish.rows}
+        yield GiveBack({row.id for row in finish.rows}, way.claims.unsent)
+    way.claims.rows -= {row.id for row in finish.rows}
     yield say("error", "finish_refused", **_facts(finish, error), status=error.status)
     return Delivery(finish, "refused", error)
 
 
 def _give_back(way: Way, finishes: Sequence[Finish], trouble: Trouble | None = None) -> Life[None]:
     """Give back finishes that were not tried."""
-    way.unsent |= {row.id for finish in finishes if not finish.known for row in finish.rows}
     yield from _keep(way, finishes, str(trouble or "there was no time for it"), reachable=not way.outage)
 
 
@@ -206,14 +192,14 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool)
 
     def rule(view: View) -> None:
         for finish in finishes:
-            put_off(view, finish, reason, way.unsent, reachable=reachable)
+            put_off(view, finish, reason, way.claims, reachable=reachable)
 
     numbers = {row.id for finish in finishes for row in finish.rows}
     try:
         yield from way.apply(rule, durable=True)
     except Unavailable:  # the file holds the claim, and so do we
-        yield GiveBack(set(numbers), way.unsent)
-    way.claims -= numbers
+        yield GiveBack(numbers, way.claims.unsent)
+    way.claims.rows -= numbers
 
 
 def report_failure(way: Way, delivery: Delivery) -> Life[None]:

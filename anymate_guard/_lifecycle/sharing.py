@@ -9,7 +9,8 @@ from typing import Literal
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Entry, Row
+from anymate_guard._journal.rows import Entry, Row, new_id
+from anymate_guard._journal.view import Claims
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Mate, Options
 from anymate_guard._process.locks import Lock
@@ -41,7 +42,6 @@ class Shared:
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
         claims: The rows that entering or leaving it has claimed.
-        unsent: Those of them whose finish was not sent, for sure.
         way: That of whoever starts or finishes it; it ends with them, however they end.
     """
 
@@ -54,8 +54,7 @@ class Shared:
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    claims: Claims = attrs.field(factory=set)
-    unsent: Claims = attrs.field(factory=set)
+    claims: Claims = attrs.field(factory=Claims)
     way: Callable[[], Way | None] = lambda: None
 
     @property
@@ -82,8 +81,8 @@ class Shared:
         close(self.run, self.outcome)
         row = self.entry.row
         if not row.finish:
-            self.unsent.add(row.id)
-        finish = 0 if row.id in self.unsent else row.finish
+            self.claims.unsent.add(row.id)
+        finish = 0 if row.id in self.claims.unsent else row.finish
         self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
 
@@ -122,9 +121,10 @@ class Program:
             state="starting" if options.run_id is None else "open",
             zeros=options.zeros("interrupted"),
             adopted=options.run_id is not None,
+            id=new_id(),
         )
         shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
-        way.claims, way.unsent = shared.claims, shared.unsent
+        way.claims = shared.claims
         return shared
 
     def join(

@@ -74,8 +74,14 @@ def saw(error: BaseException | None) -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a first signal wait until the block is done; a second one still ends the process at once."""
+    """Let a first signal wait until the block is done; a second one still ends the process at once.
+
+    Does nothing off the main thread, where no signal is raised.
+    """
     global _deferring
+    if _deferring or threading.current_thread() is not threading.main_thread():
+        yield
+        return
     _deferring = True
     try:
         yield

@@ -84,8 +84,8 @@ class Sandbox:
         credentials = {f"ANYMATE_{name.upper()}": value for name, value in CREDENTIALS.items()}
         return {**credentials, "ANYMATE_API_URL": self.url, "ANYMATE_AUTH_URL": self.url}
 
-    def show_journal(self, journal: Journal) -> None:
-        """Show the journal of this machine on the page, with a button to deliver what it owes."""
+    def show_journal(self, journal: Journal | None) -> None:
+        """Show the journal of this machine on the page, with a button to deliver what it owes; None shows none."""
         self._world.journal = journal
 
     def reset(self) -> None:

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import ClientDisconnected
@@ -104,7 +104,6 @@ class Handler(WSGIRequestHandler):
     """
 
     protocol_version = "HTTP/1.1"
-    server: Server
 
     def setup(self) -> None:
         """Prepare the connection."""
@@ -163,8 +162,9 @@ class Handler(WSGIRequestHandler):
         socket.close(self.connection.detach())
 
     def _note(self, status: int | None) -> None:
-        if self.server.access_log is not None:
-            self.server.access_log("{}:{}".format(*self.client_address), self.requestline, status)
+        access_log = cast("Server", self.server).access_log
+        if access_log is not None:
+            access_log("{}:{}".format(*self.client_address), self.requestline, status)
 
     def log(
         self,

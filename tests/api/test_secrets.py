@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import http.client
 import io
 import logging
 import math
@@ -15,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, Settings
+from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, Settings, UnreachableError
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.clients import client_of
+from tests.support.forward import ForwardProxy
 from tests.support.proxy import Exchange, Fault, FaultProxy
 from tests.support.tracebacks import rendered
 
@@ -101,6 +103,23 @@ def error_of(client: AnymateClient, operation: str) -> BaseException | None:
     except BaseException as error:  # noqa: BLE001  # whatever it is
         return error
     return None
+
+
+def test_debug_level(
+    sandbox: Sandbox, careless: FaultProxy, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed when a program debugs its own requests by http.client's debug level."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    with ForwardProxy() as forward:
+        for proxy in ("", f"http://clerk:{PASSWORD}@{forward.address}"):
+            monkeypatch.setenv("http_proxy", proxy)
+            monkeypatch.setenv("https_proxy", proxy)
+            with client_with_secrets(sandbox, careless) as client:
+                client.start_run("invoice-intake")
+            with client_of(sandbox, "https://127.0.0.1:9", deadline=0.1) as client, pytest.raises(UnreachableError):
+                client.start_run("invoice-intake")
+    assert [line.split()[0] for line, _ in forward.requests] == ["POST", "CONNECT"]
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("operation", ["token", "StartRun", "FinishRun", "Failure", "OkToRun"])

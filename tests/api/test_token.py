@@ -163,15 +163,24 @@ def test_401_token_is_not_kept(client: AnymateClient, proxy: FaultProxy) -> None
 
 @pytest.mark.parametrize("name", ["client_id", "client_secret", "username", "password"])
 def test_wrong_credentials(sandbox: Sandbox, proxy: FaultProxy, name: str) -> None:
-    """Credentials that are refused are an AuthenticationError at once that names the variables to check."""
+    """Credentials that are refused are an AuthenticationError at once that names the pair of variables to check."""
     with client_of(sandbox, proxy.url, **{name: "wrong"}) as client, pytest.raises(AuthenticationError) as caught:
         client.start_run("invoice-intake")
+    pair = "ANYMATE_CLIENT_ID and ANYMATE_CLIENT_SECRET", "ANYMATE_USERNAME and ANYMATE_PASSWORD"
     assert str(caught.value).startswith(
-        "token was refused by Anymate (HTTP 400): "
-        "check ANYMATE_CLIENT_ID, ANYMATE_CLIENT_SECRET, ANYMATE_USERNAME and ANYMATE_PASSWORD: "
-        '{"error": "invalid_'
+        f'token was refused by Anymate (HTTP 400): check {pair["client" not in name]}: {{"error": "invalid_'
     )
     assert proxy.calls == ["token"]
+
+
+@pytest.mark.parametrize("error", ["unauthorized_client", None, ["invalid_client"]])
+def test_credentials_refused_for_another_reason(sandbox: Sandbox, proxy: FaultProxy, error: object) -> None:
+    """Where the refusal names no pair, all four variables are to be checked."""
+    proxy.break_next("token", faults.says(400, {"error": error}))
+    with client_of(sandbox, proxy.url) as client, pytest.raises(AuthenticationError) as caught:
+        client.start_run("invoice-intake")
+    everything = "ANYMATE_CLIENT_ID and ANYMATE_CLIENT_SECRET and ANYMATE_USERNAME and ANYMATE_PASSWORD"
+    assert f"check {everything}: " in str(caught.value)
 
 
 def test_wrong_credentials_once_for_all_threads(sandbox: Sandbox, proxy: FaultProxy) -> None:

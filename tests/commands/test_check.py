@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
-from anymate_guard.sandbox import Sandbox
+import pytest
 
-from .support import ended
+from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.proxy import Fault, FaultProxy
+
+from .support import COMMAND, TIMEOUT, ended
+
+WRONG_LOGIN = "credentials: token was refused by Anymate (HTTP 400): check"
 
 
 def checked(*arguments: str, code: int, **environ: str) -> list[str]:
     """The lines that `check` prints."""
     done = ended("check", *arguments, **environ)
-    assert done.returncode == code, done.stdout
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (code, ""), done.stdout
     return done.stdout.splitlines()
 
 
-def wrong(lines: list[str]) -> list[str]:
-    """The lines with a cross, without it."""
-    return [line.removeprefix("✗ ") for line in lines if line.startswith("✗ ")]
+def marked(lines: list[str], mark: str = "✗") -> list[str]:
+    """The lines with a mark, without it, and with the remedy on the next line."""
+    joined = "\n".join(lines).replace("\n    ", "; ").splitlines()
+    return [line[2:] for line in joined if line.startswith(f"{mark} ")]
 
 
 def test_all_is_right(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Right settings are a tick each, with where they came from and no secret; no run is started."""
+    """Right settings are a tick each, with where they came from and no secret, and a verdict; no run is started."""
     secret = tmp_path / "secret"
     secret.write_text(sandbox.environ["ANYMATE_CLIENT_SECRET"])
     lines = checked("jobs", code=0, ANYMATE_CLIENT_SECRET="", ANYMATE_CLIENT_SECRET_FILE=str(secret))
@@ -41,11 +49,12 @@ def test_all_is_right(sandbox: Sandbox, tmp_path: Path) -> None:
         f"✓ ANYMATE_STATE_DIR: {tmp_path / 'state'} (environment)",
         "✓ ANYMATE_HANDLE_SIGNALS: True (default)",
         "✓ ANYMATE_DISABLED: False (default)",
-        f"✓ address: {sandbox.url} can be reached",
-        f"✓ address: {sandbox.url} can be reached",
+        f"✓ API address: {sandbox.url} can be reached",
+        f"✓ login address: {sandbox.url} can be reached",
         "✓ credentials: accepted for mate@sandbox",
-        "✓ process: 'jobs' is OK to run",
+        "✓ process: jobs is OK to run",
         f"✓ journal: {tmp_path / 'state' / 'journal.sqlite3'} can be written; 0 open, 0 owed",
+        "All is well.",
     ]
     assert sandbox.runs() == []
 
@@ -54,11 +63,11 @@ def test_json(sandbox: Sandbox) -> None:
     """`--json` says the same for programs."""
     done = ended("check", "--json", ANYMATE_PROCESS_KEY="jobs")
     answer = json.loads(done.stdout)
-    assert (done.returncode, done.stderr, answer["ok"]) == (0, "", True)
-    assert all(line["ok"] for line in answer["checks"])
+    assert (done.returncode, done.stderr, answer["ok"], answer["verdict"]) == (0, "", True, "All is well.")
+    assert {line["state"] for line in answer["checks"]} == {"ok"}
     assert answer["checks"][0] == {
         "check": "ANYMATE_CLIENT_ID",
-        "ok": True,
+        "state": "ok",
         "says": "sandbox",
         "source": "environment",
         "remedy": "",
@@ -81,33 +90,56 @@ def test_settings_are_missing(sandbox: Sandbox, tmp_path: Path) -> None:
     cause = f"can't read '{tmp_path}/nowhere': No such file or directory"
     half = "is missing while ANYMATE_API_URL is set; set both or neither"
     no_number = "must be a number of seconds above 0 and at most 86400, got 'soon'"
-    assert wrong(lines) == [
+    assert marked(lines) == [
         f"ANYMATE_CLIENT_SECRET: ANYMATE_CLIENT_SECRET_FILE: {cause} (file {tmp_path}/nowhere); correct it",
         "ANYMATE_PASSWORD: is missing; set ANYMATE_PASSWORD or ANYMATE_PASSWORD_FILE",
         f"ANYMATE_AUTH_URL: {half}; set ANYMATE_AUTH_URL",
         f"ANYMATE_TIMEOUT: {no_number} (environment); correct it",
     ]
     assert "✓ ANYMATE_USERNAME: mate@sandbox (environment)" in lines
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         "– Anymate: was not asked, as the settings are wrong",
         "– journal: was not looked at, as the settings are wrong",
+        "4 things are wrong: a guard would not work as it should.",
     ]
     assert sandbox.requests() == []
 
 
+def test_misspelt_settings(sandbox: Sandbox) -> None:
+    """A variable that looks like a setting is warned of, with the nearest one; those that `exec` sets are known."""
+    lines = checked(
+        code=0,
+        ANYMATE_DEADLNE="5",
+        ANYMATE_PASSWORD_FIEL="/run/secrets/password",
+        anymate_timeout="5",
+        ANYMATE_RUN_ID="75616",
+        ANYMATE_KPI_FILE="/tmp/kpis",
+        ANYMATE_TENANT="ours",
+    )
+    assert marked(lines, "!") == [
+        "ANYMATE_DEADLNE: is no setting, and has no effect; did you mean ANYMATE_DEADLINE?",
+        "ANYMATE_PASSWORD_FIEL: is no setting, and has no effect; did you mean ANYMATE_PASSWORD_FILE?",
+        "anymate_timeout: is no setting, and has no effect; did you mean ANYMATE_TIMEOUT?",
+    ]
+    assert lines[-1] == "It works, but 3 things should be looked at."
+
+
 def test_unreachable(sandbox: Sandbox) -> None:
-    """An address that can't be reached is a cross with the variable to look at."""
+    """An address that can't be reached is a cross with the variable to look at, API and login told apart."""
     sandbox.close()
     lines = checked("jobs", code=1)
-    assert len(wrong(lines)) == 2
-    for line, name in zip(wrong(lines), ("ANYMATE_API_URL", "ANYMATE_AUTH_URL"), strict=True):
+    found = marked(lines)
+    assert len(found) == 2
+    names = (("API", "ANYMATE_API_URL"), ("login", "ANYMATE_AUTH_URL"))
+    for line, (what, name) in zip(found, names, strict=True):
+        assert line.startswith(f"{what} address: {sandbox.url}: ")
         assert "Connection refused" in line
-        assert f"check {name}, the network, HTTPS_PROXY and REQUESTS_CA_BUNDLE" in line
+        assert line.endswith(f"; check {name}, the network and HTTPS_PROXY")
     assert "– credentials: were not tried, as an address can't be reached" in lines
 
 
 def test_unreachable_cloud(sandbox: Sandbox) -> None:
-    """In the cloud, the variable to look at is the client id, of which the addresses are made."""
+    """In the cloud, the variable to look at is the client id, of which the addresses are made; or the proxy."""
     proxy = {
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "https_proxy": "http://127.0.0.1:9",
@@ -116,51 +148,107 @@ def test_unreachable_cloud(sandbox: Sandbox) -> None:
     }
     lines = checked(code=1, ANYMATE_API_URL="", ANYMATE_AUTH_URL="", **proxy)
     assert "✓ ANYMATE_API_URL: https://sandbox.anymate.app (default)" in lines
-    assert all("check ANYMATE_CLIENT_ID, the network" in line for line in wrong(lines))
+    assert [line.rpartition("; ")[2] for line in marked(lines)] == [
+        "check ANYMATE_CLIENT_ID, the network and HTTPS_PROXY"
+    ] * 2
 
 
-def test_credentials_are_refused(sandbox: Sandbox) -> None:
-    """Refused credentials are a cross that says where to get others; the password is not shown."""
-    lines = checked("jobs", code=1, ANYMATE_PASSWORD="not-the-password")
-    assert len(wrong(lines)) == 1
-    assert wrong(lines)[0].startswith("credentials: ")
-    assert wrong(lines)[0].endswith("copy them anew from Anymate: Settings → Api Key, and the mate's login")
-    assert "not-the-password" not in "".join(lines)
+@pytest.mark.parametrize(
+    ("fields", "remedy"),
+    [
+        ({"ANYMATE_PASSWORD": "wr0ng"}, "they are the mate's own login, not yours"),
+        ({"ANYMATE_CLIENT_SECRET": "wr0ng"}, "copy both from Anymate: Settings → Api Key"),
+    ],
+)
+def test_credentials_are_refused(sandbox: Sandbox, fields: dict[str, str], remedy: str) -> None:
+    """Refused credentials are a cross that names the wrong pair, and where it comes from; no secret is shown."""
+    lines = checked("jobs", code=1, **fields)
+    (name,) = fields
+    (line,) = marked(lines)
+    other = {"ANYMATE_PASSWORD": "ANYMATE_USERNAME", "ANYMATE_CLIENT_SECRET": "ANYMATE_CLIENT_ID"}[name]
+    assert line.startswith(f"{WRONG_LOGIN} {other} and {name}: ")
+    assert line.endswith(f"; {remedy}")
+    assert "wr0ng" not in "".join(lines)
     assert not any("process:" in line for line in lines)
+    assert lines[-1] == "1 thing is wrong: a guard would not work as it should."
 
 
-def test_process_is_unknown(sandbox: Sandbox) -> None:
-    """An unknown process is a cross."""
-    sandbox.fail_next("OkToRun", status=404)
-    lines = checked("jobs", code=1)
-    assert len(wrong(lines)) == 1
-    assert wrong(lines)[0].startswith("process: ")
-    assert wrong(lines)[0].endswith("; check the process key, and that the mate may run the process")
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (faults.silence, "the server is too slow, or a firewall drops what is sent: check the network"),
+        (faults.status(503), "Anymate is reached, but in trouble: try again later"),
+        (faults.status(404), "check ANYMATE_AUTH_URL: something else than Anymate's login answers there"),
+        (faults.says(401, {"error": "unauthorized"}), "copy them anew from Anymate: Settings → Api Key, and the mate"),
+    ],
+)
+def test_login_that_fails_otherwise(sandbox: Sandbox, proxy: FaultProxy, fault: Fault, remedy: str) -> None:
+    """A login that is not answered, or not by Anymate, is not taken for a wrong password."""
+    proxy.break_next("token", fault, times=99)
+    addresses = {"ANYMATE_API_URL": proxy.url, "ANYMATE_AUTH_URL": proxy.url}
+    (line,) = marked(checked("jobs", code=1, ANYMATE_TIMEOUT="1", **addresses))
+    assert line.startswith("credentials: token ")
+    assert f"; {remedy}" in line
+
+
+def test_names_and_certificates(sandbox: Sandbox) -> None:
+    """A name that nobody knows and a certificate that nobody trusts have a remedy of their own."""
+    from anymate_guard._commands.check.remedies import of_address
+
+    unknown = "SSLCertVerificationError: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
+    assert of_address(unknown, "X") == "name the authority that signed the certificate in REQUESTS_CA_BUNDLE"
+    lines = checked(code=1, ANYMATE_API_URL="https://anymate.invalid", ANYMATE_AUTH_URL="https://login.invalid")
+    assert [line.rpartition("; ")[2] for line in marked(lines)] == [
+        "check the spelling of ANYMATE_API_URL, and the network",
+        "check the spelling of ANYMATE_AUTH_URL, and the network",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [
+        (404, "check the process key, and that the mate may run the process"),
+        (403, "let the mate run the process: see its page in Anymate"),
+        (503, "Anymate is reached, but in trouble: try again later"),
+    ],
+)
+def test_process_is_unknown(sandbox: Sandbox, status: int, remedy: str) -> None:
+    """An unknown process, and one that the mate may not run, is a cross with its own remedy."""
+    sandbox.fail_next("OkToRun", status=status, times=99)
+    (line,) = marked(checked("jobs", code=1, ANYMATE_TIMEOUT="1"))
+    assert line.startswith("process: OkToRun ")
+    assert line.endswith(f"; {remedy}")
 
 
 def test_process_is_stopped(sandbox: Sandbox) -> None:
-    """A stopped process is told; the settings are right all the same."""
+    """A stopped process is a warning, as a guard starts its run all the same; the settings are right."""
     sandbox.set_process("jobs", stopped=True)
-    assert any(line.startswith("✓ process: ") and "is stopped" in line for line in checked("jobs", code=0))
+    lines = checked("jobs", code=0)
+    (line,) = marked(lines, "!")
+    assert line.startswith("process: ")
+    assert "the process is stopped" in line
+    assert line.endswith("a guard starts its run all the same, unless it says check_ok_to_run=True")
+    assert lines[-1] == "It works, but 1 thing should be looked at."
 
 
 def test_no_process(sandbox: Sandbox) -> None:
     """Without a process key, OkToRun is not asked."""
-    assert "– process: none was named; name one, or set ANYMATE_PROCESS_KEY" in checked(code=0)
+    assert marked(checked(code=0), "–") == ["process: none was named; name one, or set ANYMATE_PROCESS_KEY"]
 
 
 def test_disabled(sandbox: Sandbox) -> None:
     """With ANYMATE_DISABLED Anymate is not asked, and no credentials are needed."""
     lines = checked("jobs", code=0, ANYMATE_DISABLED="1", ANYMATE_PASSWORD="")
     assert "– Anymate: was not asked, as ANYMATE_DISABLED is set" in lines
+    assert lines[-1] == "The settings are right; Anymate was not asked."
     assert sandbox.requests() == []
 
 
 def test_journal_owes(sandbox: Sandbox) -> None:
-    """What the journal owes is told, with the command that delivers it."""
+    """What the journal owes is a warning, with the command that delivers it."""
     sandbox.fail_next("FinishRun", status=401, times=2)
     ended("exec", "jobs", "--", "true")
-    line = checked("jobs", code=0)[-1]
+    (line,) = marked(checked("jobs", code=0), "!")
     assert line.endswith("0 open, 1 owed; anymate-guard journal deliver sends what is owed")
 
 
@@ -168,23 +256,55 @@ def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path) -> None:
     """A journal that can't be written is a cross with what to do."""
     file = tmp_path / "file"
     file.write_text("")
-    lines = wrong(checked("jobs", code=1, ANYMATE_STATE_DIR=str(file)))
-    assert len(lines) == 1
-    assert lines[0].startswith(f"journal: {file}/journal.sqlite3: ")
-    assert "ANYMATE_STATE_DIR" in lines[0]
+    (line,) = marked(checked("jobs", code=1, ANYMATE_STATE_DIR=str(file)))
+    assert line.startswith(f"journal: {file}/journal.sqlite3: ")
+    assert "ANYMATE_STATE_DIR" in line
 
 
 def test_insecure_address(sandbox: Sandbox) -> None:
-    """An address to which the password would travel in the clear is warned of, on stderr."""
+    """An address to which the password would travel in the clear is a warning."""
     address = sandbox.url.replace("127.0.0.1", "0.0.0.0")
-    done = ended("check", ANYMATE_API_URL=address, ANYMATE_AUTH_URL=address)
-    assert "anymate-guard check: insecure address: " in done.stderr
-    assert "use https" in done.stderr
+    found = marked(ended("check", ANYMATE_API_URL=address, ANYMATE_AUTH_URL=address).stdout.splitlines(), "!")
+    assert found
+    assert found[0].startswith("Anymate: insecure address: ")
+    assert "use https" in found[0]
 
 
 def test_old_console(sandbox: Sandbox) -> None:
     """A console that knows no ticks gets words."""
     done = ended("check", PYTHONIOENCODING="ascii", ANYMATE_PASSWORD="")
-    assert "ok    ANYMATE_CLIENT_ID: sandbox" in done.stdout
+    assert "ok ANYMATE_CLIENT_ID: sandbox" in done.stdout
     assert "WRONG ANYMATE_PASSWORD: is missing" in done.stdout
-    assert "-     Anymate: was not asked" in done.stdout
+    assert "- Anymate: was not asked" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_terminal(sandbox: Sandbox) -> None:
+    """A terminal of 80 columns shows ticks in green, warnings in yellow and crosses in red, the verdict last."""
+    from tests.support.screen import screen
+
+    sandbox.set_process("jobs", stopped=True)
+    with screen("check", "jobs", ANYMATE_DEADLNE="5") as shown:
+        assert shown.ended() == 0
+    assert {"green", "brown"} <= shown.colours
+    assert "red" not in shown.colours
+    assert shown.lines[-1] == "It works, but 2 things should be looked at."
+    with screen("check", ANYMATE_TIMEOUT="soon") as shown:
+        assert shown.ended() == 1
+    assert "red" in shown.colours
+    with screen("check", ANYMATE_TIMEOUT="soon", NO_COLOR="1") as shown:
+        assert shown.ended() == 1
+    assert shown.colours == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_closed_output(sandbox: Sandbox) -> None:
+    """A closed stdout is no traceback; the exit code says what there is to say."""
+    for code, environ in ((0, "x=y"), (1, "ANYMATE_TIMEOUT=soon")):
+        done = subprocess.run(
+            ["sh", "-c", 'exec env "$@" >&-', "sh", environ, *COMMAND, "check"],
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (code, b"")

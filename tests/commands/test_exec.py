@@ -84,13 +84,51 @@ def test_the_commands_own_options(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(None, None)]
 
 
-@pytest.mark.parametrize("arguments", [["jobs"], ["jobs", "--"], ["--", "true"], []])
-def test_usage(sandbox: Sandbox, arguments: list[str]) -> None:
-    """Without a process key or a command, it says how it is used, and exits with 2."""
+@pytest.mark.parametrize("words", [["true"], ["printf", "%s ", "a", "b"]])
+def test_without_dashes(sandbox: Sandbox, words: list[str]) -> None:
+    """A command without options of its own needs no --."""
+    done = ended("exec", "jobs", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a b " if words[1:] else "", "")
+    assert recorded(sandbox) == [(None, None)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["jobs", "ls", "-l", "a b"], "put -- before a command with options: anymate-guard exec jobs -- ls -l 'a b'"),
+        (["jobs"], "name the command, as in: anymate-guard exec jobs -- ./bot.sh"),
+        (["a b", "--"], "name the command, as in: anymate-guard exec 'a b' -- ./bot.sh"),
+        (
+            ["jobs", "-q", "ls"],
+            "put the options before the process key, as in: anymate-guard exec -q jobs -- ./bot.sh",
+        ),
+        (
+            ["jobs", "--quiet", "--", "ls"],
+            "put the options before the process key: --quiet stands between it and --",
+        ),
+        (["--", "true"], "the following arguments are required: PROCESS_KEY, COMMAND …"),
+        (["-q", "-v", "jobs", "true"], "argument -v/--verbose: not allowed with argument -q/--quiet"),
+    ],
+)
+def test_usage(sandbox: Sandbox, arguments: list[str], says: str) -> None:
+    """Where it can't tell what the command is, it says what is missing, and exits with 2."""
     done = ended("exec", *arguments)
     assert done.returncode == 2
-    assert "usage: anymate-guard exec [OPTION …] PROCESS_KEY -- COMMAND …" in done.stderr
+    assert done.stderr.splitlines() == [
+        "usage: anymate-guard exec [OPTION …] PROCESS_KEY [--] COMMAND …",
+        f"anymate-guard exec: error: {says}",
+    ]
     assert recorded(sandbox) == []
+
+
+def test_help() -> None:
+    """`--help` tells of the KPI file, the exit codes and two examples, within 80 columns."""
+    text = ended("exec", "--help", COLUMNS="80").stdout
+    assert max(map(len, text.splitlines())) < 80
+    for told in ("ANYMATE_KPI_FILE", "anymate-guard record entries=3", "127, 126", "  78 ", "  75 ", "128 + n"):
+        assert told in text
+    examples = text.partition("examples:\n")[2].splitlines()
+    assert [line.split()[:2] for line in examples] == [["anymate-guard", "exec"]] * 2
 
 
 def test_environment(sandbox: Sandbox) -> None:
@@ -144,7 +182,8 @@ def test_kpis_in_utf_16(sandbox: Sandbox) -> None:
     write = (
         "import os, pathlib\n"
         "path = pathlib.Path(os.environ['ANYMATE_KPI_FILE'])\n"
-        "path.write_bytes('entries=3\\r\\nentries=4\\r\\n'.encode('utf-16'))\n"
+        "with path.open('ab') as file:\n"
+        "    file.write('entries=3\\r\\nentries=4\\r\\n'.encode('utf-16'))\n"
     )
     done = ended("exec", "jobs", "--", sys.executable, "-c", write)
     assert (done.returncode, done.stderr) == (0, "")
@@ -167,8 +206,10 @@ def test_bad_kpis(sandbox: Sandbox) -> None:
     done = run("\n".join(f"printf '{line}\\n' >> $ANYMATE_KPI_FILE" for line in lines))
     assert done.returncode == 0
     assert [line.split(":")[1].split(",")[0].strip() for line in done.stderr.splitlines()] == [
-        f"skipped line {number} of ANYMATE_KPI_FILE" for number in (2, 3, 4, 6, 7, 8)
+        f"skipped line {number} of ANYMATE_KPI_FILE"
+        for number in (3, 4, 5, 7, 8, 9)  # the first is ours
     ]
+    assert "'entries=2.5': '2.5' is not a whole number" in done.stderr
     assert "'seconds_saved=nan': seconds saved must be a finite number, got nan" in done.stderr
     assert recorded(sandbox) == [(10, None)]
 
@@ -244,7 +285,7 @@ def test_finish_that_is_refused(sandbox: Sandbox) -> None:
     assert done.returncode == 0
     assert "finish refused" in done.stderr
     assert "entries=3" in done.stderr
-    assert journal() == []
+    assert [row["state"] for row in journal()] == ["refused"]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +293,7 @@ def test_finish_that_is_refused(sandbox: Sandbox) -> None:
     [
         ({"ANYMATE_USERNAME": "", "ANYMATE_PASSWORD": ""}, "jobs", "ANYMATE_PASSWORD: is missing"),
         ({"ANYMATE_TIMEOUT": "soon"}, "jobs", "'soon'"),
-        ({"ANYMATE_PASSWORD": "wrong"}, "jobs", "check ANYMATE_CLIENT_ID"),
+        ({"ANYMATE_PASSWORD": "wrong"}, "jobs", "check ANYMATE_USERNAME and ANYMATE_PASSWORD"),
         ({}, "unknown", "no process 'unknown'"),
         ({}, " ", "must not be blank"),
     ],

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def exports(lines: list[str], shell: str = "sh") -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """The lines on stdout point a bot at the sandbox; Ctrl-C and SIGTERM end it with exit code 0."""
-    with started("sandbox") as process:
+    with started("sandbox", "--port", "0") as process:
         assert process.stdout is not None
         settings = exports([process.stdout.readline() for _ in range(6)])
         assert len(settings) == 6
@@ -62,10 +63,21 @@ def test_port() -> None:
         port = str(other.getsockname()[1])
         done = ended("sandbox", "--port", port)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"anymate-guard sandbox: can't serve on port {port}: ")
+    assert re.fullmatch(
+        rf"anymate-guard sandbox: can't serve on port {port}: [^()]+; take another with --port\n", done.stderr
+    )
     with started("sandbox", "--port", port) as process:
         assert process.stdout is not None
         assert f"'http://127.0.0.1:{port}'" in "".join(process.stdout.readline() for _ in range(6))
+
+
+@contextlib.contextmanager
+def serving(*options: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a sandbox, and end it as a person would."""
+    with started("sandbox", *options, **environ) as process:
+        yield process
+        process.terminate()
+        process.communicate(timeout=TIMEOUT)
 
 
 def line_about(process: subprocess.Popen[str], words: str) -> str:
@@ -77,9 +89,9 @@ def line_about(process: subprocess.Popen[str], words: str) -> str:
 def test_default_port() -> None:
     """Without a port it is always the same one; while that is taken it is the next one that is free, which is said."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # then some other program has taken it, which is as good
+        with contextlib.suppress(OSError):  # then a program of somebody else has taken it, which is as good
             stack.enter_context(socket.create_server(("127.0.0.1", DEFAULT_PORT)))
-        second = stack.enter_context(started("sandbox"))
+        second = stack.enter_context(serving())
         assert line_about(second, str(DEFAULT_PORT)).endswith("; trying the next one\n")
         assert int(address(second).rpartition(":")[2]) > DEFAULT_PORT
     assert "(default: 8642, or the next that is free)" in " ".join(ended("sandbox", "--help").stdout.split())
@@ -125,7 +137,7 @@ def address(process: subprocess.Popen[str]) -> str:
 
 def test_access_log() -> None:
     """Each request is a line as uvicorn prints it, without colours on a pipe; those of the page's script are not."""
-    with started("sandbox", "--port", "0") as process:
+    with serving("--port", "0") as process:
         url = address(process)
         ask(url, "/page/parts")
         ask(url, "/api/nonsense")
@@ -158,7 +170,8 @@ def test_colours(environ: dict[str, str], *, coloured: bool) -> None:
             ask(url, "/sandbox/faults")
             line = next(terminal)
         finally:
-            process.kill()
+            process.terminate()
+            process.wait(TIMEOUT)
     request, answer = "GET /sandbox/faults HTTP/1.1", "200 OK"
     if coloured:
         assert line.startswith("\033[32mINFO\033[0m:     127.0.0.1:")
@@ -170,7 +183,7 @@ def test_colours(environ: dict[str, str], *, coloured: bool) -> None:
 
 def test_no_answer_is_logged() -> None:
     """A request that gets no answer is a line too, which says so."""
-    with started("sandbox", "--port", "0") as process:
+    with serving("--port", "0") as process:
         with Sandbox() as model:
             environ = model.environ
         url = address(process)
@@ -189,7 +202,7 @@ def test_no_answer_is_logged() -> None:
 
 def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's journal is the one of this machine: what is owed to the sandbox is listed and delivered."""
-    with started("sandbox", "--port", "0", ANYMATE_STATE_DIR=str(tmp_path)) as process:
+    with serving("--port", "0", ANYMATE_STATE_DIR=str(tmp_path)) as process:
         assert process.stdout is not None
         settings = exports([process.stdout.readline() for _ in range(6)])
         url = settings["ANYMATE_API_URL"]
@@ -205,12 +218,35 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert connection.getresponse().status == 200
         assert (opened["processKey"], opened["runId"], opened["state"]) == ("invoice-intake", run.run_id, "open")
         (owed,) = ask(url, "/sandbox/journal")
-        assert (owed["state"], owed["entries"], owed["secondsSaved"], owed["reason"]) == ("owed", 3, None, "")
+        assert (owed["state"], owed["entries"], owed["secondsSaved"]) == ("owed", 3, None)
+        assert owed["reason"].startswith("FinishRun got no usable answer from Anymate in time: HTTP 503")
         assert 0 <= owed["age"] < TIMEOUT
         ask(url, "/sandbox/faults", "DELETE")
         assert ask(url, "/sandbox/journal", "POST") == {"message": "1 delivered, 0 still owed."}
         assert ask(url, "/sandbox/journal") == []
         assert [view["creditedEntries"] for view in ask(url, "/sandbox/runs")] == [3]
+
+
+def test_what_cannot_be_delivered(tmp_path: Path) -> None:
+    """The page's journal also tells what was refused for good, why, and what is owed to an Anymate elsewhere."""
+    state = {"ANYMATE_STATE_DIR": str(tmp_path), "ANYMATE_DEADLINE": "1"}
+    with serving("--port", "0", **state) as process, Sandbox() as gone:
+        url = address(process)
+        here = {**gone.environ, "ANYMATE_API_URL": url, "ANYMATE_AUTH_URL": url, **state}
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+        with contextlib.closing(connection):
+            connection.request("POST", "/sandbox/faults", json.dumps({"operation": "FinishRun", "status": 400}))
+            assert connection.getresponse().status == 200
+        with anymate_run("refused", client=AnymateClient(Settings.from_env(here))):
+            pass
+        with anymate_run("elsewhere", client=AnymateClient(Settings.from_env({**gone.environ, **state}))):
+            gone.close()
+        rows = {row["processKey"]: (row["state"], row["reason"]) for row in ask(url, "/sandbox/journal")}
+        assert rows["refused"][0] == "refused"
+        assert "400" in rows["refused"][1]
+        assert rows["elsewhere"][0] == "owed"
+        assert rows["elsewhere"][1].startswith(f"for {gone.url}; ")
+        assert ask(url, "/sandbox/journal", "POST") == {"message": "0 delivered, 1 still owed."}
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "1.5", "9" * 5000])

@@ -24,13 +24,13 @@ def _environ(tmp_path: Path) -> dict[str, str]:
 def _start(environ: dict[str, str], tmp_path: Path) -> Demo:
     """Starts the demo."""
 
-    def start(*arguments: str | Path, **more: str) -> subprocess.Popen[str]:
+    def start(*arguments: str | Path, stderr: int = subprocess.PIPE, **more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "anymate_guard", "demo", *arguments],
             cwd=tmp_path,
             env={**environ, **more},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             encoding="utf-8",
             start_new_session=True,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -20,28 +19,28 @@ from anymate_guard.demo import bot
 
 from .conftest import Demo
 
-INVOICES = Path(bot.__file__).with_name("invoices.csv")
 HEADER = ",".join(bot.COLUMNS)
 GOOD = "2026-0001,Ærø Skibsværft A/S,DK31285674,2026-01-05,2026-02-04,DKK,100.00,25,25.00,125.00"
 TIMEOUT = 60
 
 
 class Result(NamedTuple):
-    """How a demo ended."""
+    """How a demo ended, with what it wrote."""
 
     code: int
     out: str
     err: str
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """The log lines."""
-        return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
+    def runs(self) -> list[str]:
+        """What Anymate recorded, without the numbers of runs."""
+        lines = self.out.partition("What Anymate recorded of each\n")[2].splitlines()[1:]
+        return [" ".join(line.split()[1:]) for line in lines]
 
     @property
     def complaints(self) -> list[str]:
         """The lines on stderr that are not log lines."""
-        return [line for line in self.err.splitlines() if not line.startswith("{")]
+        return [line for line in self.err.splitlines() if not line.startswith(("{", " "))]
 
 
 def ended(start: Demo, *arguments: str | Path, **environ: str) -> Result:
@@ -63,39 +62,71 @@ def _run_on(start: Demo, tmp_path: Path) -> Any:
     return run_on
 
 
-def test_the_invoices_that_come_along(start: Demo) -> None:
-    """At least 200 invoices are handled, the flawed ones rejected with a reason; Anymate credits it."""
-    result = ended(start)
-    with INVOICES.open(encoding="utf-8") as file:
-        count = len(list(csv.DictReader(file)))
-    rejected = [event["reason"] for event in result.events if event["event"] == "invoice.rejected"]
-    assert result.code == 0
-    assert count >= 200
-    assert {"wrong total", "wrong VAT", "no valid VAT number", "bad date", "duplicate"} <= set(rejected)
-    assert f"{count} invoices processed: {count - len(rejected)} booked, {len(rejected)} rejected" in result.out
-    for reason in set(rejected):
-        assert re.search(rf"^ +{rejected.count(reason)} rejected: {reason}$", result.out, re.MULTILINE)
-    saved = 20 * count + 95.5 * (count - len(rejected))
-    assert re.search(rf"run \d+ on invoice-intake: finished, {count} entries, {saved:.0f} seconds saved", result.out)
-
-
-def test_logs_are_json(start: Demo) -> None:
-    """Every line on stderr is a JSON object, the bot's own carry the run, and names stay as they are."""
-    result = ended(start)
-    assert not result.complaints
-    assert [event["event"] for event in result.events if event["event"].startswith("anymate.")] == [
-        "anymate.run_started",
-        "anymate.run_finished",
+def test_what_the_package_is_for(start: Demo) -> None:
+    """On a pipe, 40 plain lines of 80 columns tell of a run, a crash, an outage, and what Anymate recorded of each."""
+    with start(stderr=subprocess.STDOUT) as process:
+        text, _ = process.communicate(timeout=TIMEOUT)
+    text = re.sub(r"\brun \d+", "run N", text)
+    lines = text.splitlines()
+    assert process.returncode == 0
+    assert len(lines) < 40
+    assert max(map(len, lines)) <= 80
+    assert "\033" not in text
+    assert "\r" not in text
+    story = [
+        "1. A bot counts what it does: each invoice, and the time that it saved",
+        "   anymate.run_started      run N",
+        "   240 of 240 invoices",
+        "   anymate.run_finished     run N, succeeded, 240 entries, 25810 s",
+        "   220 booked, 20 rejected: 6 wrong total, 4 no valid VAT number, 3 bad date, …",
+        "",
+        "2. The bot crashes half way: its run is finished all the same",
+        "   anymate.run_started      run N",
+        "   120 of 240 invoices",
+        "   anymate.run_finished     run N, failed, 120 entries, 13096 s",
+        "   anymate.failure_reported run N",
+        "   The bot ends with its own exception: the accounts are closed for the night",
+        "",
+        "3. Anymate is down: the work goes on, and the finish waits in a journal",
     ]
-    assert len({(event["run_id"], event["process_key"]) for event in result.events}) == 1
-    assert any("Ærø" in event.get("supplier", "") for event in result.events)
-    assert "Ærø" in result.err
+    assert lines[2 : 2 + len(story)] == story
+    rest = "\n".join(lines[2 + len(story) :])
+    assert "anymate.start_deferred   StartRun got no usable answer" in rest
+    assert "anymate.finish_stored    240 entries, 25810 s" in rest
+    assert "anymate.finish_delivered run N, 240 entries, 25810 s" in rest
+    assert sorted(Result(0, text, "").runs) == [
+        "invoice-intake finished 120 3 h 38 min 16 s",
+        "invoice-intake finished 240 7 h 10 min 10 s",
+        "invoice-intake finished 240 7 h 10 min 10 s",
+        "payment-run finished 7 0 h 10 min 30 s",
+    ]
 
 
-def test_logs_are_json_everywhere(start: Demo) -> None:
-    """A terminal that knows ASCII only still gets valid JSON."""
-    result = ended(start, PYTHONIOENCODING="ascii")
-    assert any("Ærø" in event.get("supplier", "") for event in result.events)
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_log_format(start: Demo, log_format: str) -> None:
+    """`--log-format` prints whole log lines to stderr, the bot's own with the run that they belong to."""
+    result = ended(start, "--log-format", log_format)
+    names = re.findall(r"(?:anymate|invoices)\.\w+", result.err)
+    assert names[:3] == ["anymate.run_started", "invoices.processed", "anymate.run_finished"]
+    lines = result.err.splitlines()
+    assert len(lines) == len(names)
+    if log_format == "json":
+        events = [json.loads(line) for line in lines]
+        assert len({(event["run_id"], event["process_key"]) for event in events[:3]}) == 1
+        assert events[1]["rejected"]["wrong total"] == 6
+        assert {"level", "timestamp"} <= set(events[0])
+    else:
+        assert re.match(
+            r"\d\d:\d\d:\d\d \[info     \] anymate.run_started process_key=invoice-intake run_id=\d", lines[0]
+        )
+    assert "anymate." not in result.out
+
+
+def test_log_of_an_old_console(start: Demo) -> None:
+    """A console that knows ASCII only gets JSON and a story all the same."""
+    result = ended(start, "--log-format", "json", PYTHONIOENCODING="ascii")
+    assert result.code == 0
+    assert all(json.loads(line) for line in result.err.splitlines())
 
 
 def test_leaves_the_user_alone(start: Demo, tmp_path: Path) -> None:
@@ -108,25 +139,33 @@ def test_leaves_the_user_alone(start: Demo, tmp_path: Path) -> None:
         HTTP_PROXY="http://127.0.0.1:9",
     )
     assert result.code == 0
-    assert "finished, 240 entries" in result.out
+    assert len(result.runs) == 4
     assert not (tmp_path / "users-own").exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_leaves_nothing_behind(start: Demo, tmp_path: Path) -> None:
+    """The journal and everything else that it made is gone when it ends."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    assert ended(start, TMPDIR=str(folder), TEMP=str(folder), TMP=str(folder)).code == 0
+    assert not list(folder.iterdir())
 
 
 def test_own_file(run_on: Any) -> None:
     """A file of one's own is handled, with a byte order mark, other columns and spaces in it."""
     result = run_on(f"\ufeffnote,{HEADER}\nfirst, {GOOD.replace(',', ' , ')}\n")
     assert result.code == 0
-    assert "1 invoices processed: 1 booked, 0 rejected" in result.out
-    assert "125.00 DKK booked" in result.out
-    assert "finished, 1 entries, 116 seconds saved" in result.out
+    assert "   1 of 1 invoices\n   1 booked, 0 rejected\n" in result.out
+    assert result.runs[0] == "invoice-intake finished 1 0 h 1 min 56 s"
 
 
 def test_no_invoices(run_on: Any) -> None:
-    """A file with only a header is a day without invoices."""
+    """A file with only a header is a day without invoices, for which Anymate credits nothing."""
     result = run_on(HEADER + "\n")
     assert result.code == 0
-    assert "0 invoices processed" in result.out
+    assert "   0 of 0 invoices\n   0 booked, 0 rejected\n" in result.out
+    assert result.runs.count("invoice-intake finished 0 0 h 0 min 0 s") == 3
 
 
 @pytest.mark.parametrize(
@@ -178,7 +217,7 @@ def test_malformed_file(run_on: Any, content: str | bytes, complaint: str) -> No
     assert result.complaints[0].startswith("anymate-guard demo: ")
     assert complaint in result.complaints[0]
     assert "invoices.csv" in result.complaints[0]
-    assert "finished, 0 entries, 0 seconds saved" in result.out
+    assert result.runs == ["invoice-intake finished 0 0 h 0 min 0 s"]
 
 
 NO_FILE = "Permission denied" if sys.platform == "win32" else "Is a directory"
@@ -191,7 +230,7 @@ def test_file_that_cannot_be_read(start: Demo, name: str, why: str) -> None:
     assert result.code == 2
     assert result.complaints == [f"anymate-guard demo: can't read '{name}': {result.complaints[0].split(': ')[2]}"]
     assert why in result.complaints[0]
-    assert "finished, 0 entries, 0 seconds saved" in result.out
+    assert result.runs == ["invoice-intake finished 0 0 h 0 min 0 s"]
     assert "anymate.failure_reported" in result.err
 
 
@@ -210,21 +249,26 @@ def at_work(start: Demo, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A demo whose bot waits for its file."""
     file = folder / "slow.csv"
     os.mkfifo(file)
-    with start(file) as process:
+    with start(file, TMPDIR=str(folder)) as process:
         assert process.stderr is not None
         assert "anymate.run_started" in process.stderr.readline()
         yield process
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
-def test_ctrl_c(start: Demo, tmp_path: Path) -> None:
-    """Ctrl-C, which a terminal gives to the sandbox too, finishes the run, and ends without a traceback."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped(start: Demo, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, which a terminal gives to the sandbox too, or SIGTERM finishes the run and leaves nothing behind."""
     with at_work(start, tmp_path) as process:
-        os.killpg(process.pid, signal.SIGINT)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         out, err = process.communicate(timeout=TIMEOUT)
-    assert process.returncode == 130
     assert "Traceback" not in err
-    assert "finished, 0 entries, 0 seconds saved" in out
+    assert process.returncode == 130
+    assert Result(130, out, err).runs == ["invoice-intake finished 0 0 h 0 min 0 s"]
+    assert [path.name for path in tmp_path.iterdir()] == ["slow.csv"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")

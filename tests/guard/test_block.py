@@ -239,9 +239,11 @@ def test_adopted_run(sandbox: Sandbox) -> None:
     assert only_run(sandbox)["overwriteEntries"] == 1
 
 
-@pytest.mark.parametrize(("run_id", "kind"), [(0, ValueError), (-5, ValueError), (True, TypeError), ("7", TypeError)])
+@pytest.mark.parametrize(
+    ("run_id", "kind"), [(0, ValueError), (-5, ValueError), (2**63, ValueError), (True, TypeError), ("7", TypeError)]
+)
 def test_run_id_that_can_not_be_one(run_id: Any, kind: type[Exception]) -> None:
-    """A run_id that is no whole number from 1 is refused by name."""
+    """A run_id that is no whole number from 1 to the largest one of 64 bits is refused by name."""
     with pytest.raises(kind, match=f"run_id must be .*{run_id!r}"):
         anymate_run("invoice-intake", run_id=run_id)
 

@@ -60,6 +60,7 @@ def _reader(sandbox: Sandbox, chromium: webdriver.Chrome) -> Iterator[Reader]:
     reader.look_like()
     reader.open()
     yield reader
+    sandbox.show_journal(None)
     sandbox.start()  # in case the test closed it
     reader.leave()
     assert reader.console == []

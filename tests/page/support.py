@@ -19,7 +19,7 @@ T = TypeVar("T")
 PATIENCE = 10  # seconds
 FOCUSED = """
 const at = document.activeElement;
-return {id: at.id, text: at.textContent, ring: getComputedStyle(at).outlineStyle};
+return {id: at.id, name: at.name, text: at.textContent, ring: getComputedStyle(at).outlineStyle};
 """
 
 

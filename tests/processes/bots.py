@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from anymate_guard._deadline import Deadline
+from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
 # For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the
@@ -46,11 +46,11 @@ def wait():
 class Bot:
     """A program that runs; its text follows a prelude of imports."""
 
-    def __init__(self, text: str, arguments: Sequence[str] = (), **environ: str) -> None:
-        """Start it, with arguments, and more environment variables if any are given."""
+    def __init__(self, text: str, wrapper: Sequence[str] = (), **environ: str) -> None:
+        """Start it, by another command perhaps, and with more environment variables if any are given."""
         program = PRELUDE + textwrap.dedent(text)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program, *arguments],
+            [*wrapper, sys.executable, "-c", program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -101,9 +101,9 @@ class Bot:
 
 
 @contextmanager
-def running(text: str, **environ: str) -> Iterator[Bot]:
+def running(text: str, wrapper: Sequence[str] = (), **environ: str) -> Iterator[Bot]:
     """A bot that is gone afterwards."""
-    bot = Bot(text, **environ)
+    bot = Bot(text, wrapper, **environ)
     try:
         yield bot
     finally:
@@ -131,7 +131,7 @@ def asked(sandbox: Sandbox, operation: str, times: int = 1) -> Callable[[], bool
 
 def rows() -> list[tuple[Row, bool]]:
     """What is in the journal of this test, and whether its owners are alive."""
-    return Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])).rows(Deadline.after(LONGEST))
+    return rows_of(Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])))
 
 
 def finished(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:
@@ -140,6 +140,11 @@ def finished(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:
     assert [run["finished"] for run in runs] == [True] * len(runs)
     assert rows() == []
     return [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in runs]
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 TERMINATED = 128 + signal.SIGTERM

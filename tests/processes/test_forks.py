@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from anymate_guard._journal.journal import close_all
 from anymate_guard.sandbox import Sandbox
 
-from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, rows, run, running, until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform can't fork")
 
@@ -140,14 +139,14 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
 def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
     """A fork in the middle of something that does not end goes on after a while, and so does its child."""
     text = """
-        from anymate_guard._journal import database
-        from anymate_guard._journal.journal import all_journals, close_all
+        from anymate_guard._journal import journal as journals
+        from anymate_guard._journal.journal import all_journals
         from anymate_guard._process import fork
-        fork._PATIENCE = database._FORKING = 0.1
+        fork._PATIENCE = journals._FORKING = 0.1
         held, done = threading.Event(), threading.Event()
 
         def stuck(journal):
-            with fork.importing(), journal._database._lock:
+            with fork.importing(), journal._lock:
                 held.set()
                 done.wait(60)
 
@@ -262,7 +261,7 @@ def test_child_left_behind(sandbox: Sandbox) -> None:
         """
     with running(text) as bot:
         bot.until("inside")
-        child = _children(bot.pid)[0]
+        child = children(bot.pid)[0]
         until(lambda: [row.entries for row, _ in rows()] == [5])
         bot.send(signal.SIGKILL)
         until(lambda: [alive for _, alive in rows()] == [False])
@@ -270,7 +269,3 @@ def test_child_left_behind(sandbox: Sandbox) -> None:
         run("with anymate_run('k') as run: run.add_entries(1)")
         os.kill(child, signal.SIGKILL)
     assert finished(sandbox) == [(6, None)]
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

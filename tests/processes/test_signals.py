@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 from anymate_guard._process import signals
 from anymate_guard.sandbox import Sandbox
 
-from .bots import FORK_IS_MEANT, TERMINATED, asked, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, TERMINATED, asked, children, finished, rows, run, running, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 
@@ -137,7 +141,7 @@ def test_signal_in_a_callback_of_a_loop(sandbox: Sandbox) -> None:
 def test_signal_while_a_loop_s_guard_is_left(sandbox: Sandbox) -> None:
     """A signal that is still to be raised when an async guard is left is raised then, with nobody to remind of it."""
     text = """
-        from anymate_guard._lifecycle import recorder
+        from anymate_guard._journal import recorder
         recorder._EVERY = 60
 
         async def main(loop):
@@ -212,10 +216,8 @@ def test_signal_between_start_and_body(sandbox: Sandbox) -> None:
     """A program's own handler that exits after StartRun: the run is finished with zeros, as no work was done."""
     status, said, _ = run(
         """
-        from anymate_guard._lifecycle import recorder, sharing
-        def opened(fresh, place, opened=sharing.opened):
-            signal.raise_signal(signal.SIGTERM)
-        sharing.opened = opened
+        from anymate_guard._lifecycle.sharing import Program
+        Program.open = lambda *_: signal.raise_signal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
         with anymate_run("k"):
             say("inside")
@@ -243,6 +245,7 @@ def test_second_signal_while_finishing(sandbox: Sandbox) -> None:
         bot.until("inside")
         bot.send(signal.SIGTERM)
         until(asked(sandbox, "FinishRun"))
+        time.sleep(signals._TWICE)
         bot.send(signal.SIGTERM)
         assert bot.end()[0] == -signal.SIGTERM
     ((row, alive),) = rows()
@@ -270,8 +273,8 @@ def test_second_keyboard_interrupt_while_finishing(sandbox: Sandbox) -> None:
         until(asked(sandbox, "FinishRun"))
         bot.send(signal.SIGINT)
         bot.until("interrupted")
-        ((row, alive),) = rows()
-        assert (row.state, row.entries, row.sent, alive) == ("done", 3, True, True)
+        ((row, _),) = rows()
+        assert (row.state, row.entries, row.finish != 0) == ("done", 3, True)
         run("with anymate_run('k'): pass")
     assert finished(sandbox) == [(3, None), (None, None)]
 
@@ -349,35 +352,82 @@ def test_handling_signals_switched_off(sandbox: Sandbox) -> None:
 
 
 def test_body_that_catches_the_exit(sandbox: Sandbox) -> None:
-    """A body that catches the exit of a signal and returns has succeeded; its run tells so."""
+    """A body that catches the exit of a signal and returns has succeeded; the exit goes on when its guard is left."""
     text = """
-        with anymate_run("k") as run:
-            try:
-                wait()
-            except SystemExit:
-                run.add_entries(1)
-        say(run.outcome)
+        try:
+            with anymate_run("k") as run:
+                try:
+                    wait()
+                except SystemExit:
+                    run.add_entries(1)
+        finally:
+            say(run.outcome)
         """
     with running(text) as bot:
         bot.until("inside")
         bot.send(signal.SIGTERM)
-        assert bot.end()[1] == "succeeded\n"
+        assert bot.end()[:2] == (TERMINATED, "succeeded\n")
     assert finished(sandbox) == [(1, None)]
 
 
-def test_second_signal_is_raised_again() -> None:
-    """A second signal gets its default action back and comes once more, so that the process ends by it."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-    try:
-        assert signals.hold()
-        with pytest.raises(SystemExit):
-            signals._unwind(signal.SIGTERM, None)
-        with pytest.raises(SystemExit):
-            signals._unwind(signal.SIGTERM, None)
-        assert signal.SIGTERM in signal.sigpending()
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        signals.release()
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # forgets the one that waits
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def test_signal_to_process_and_group(sandbox: Sandbox) -> None:
+    """The same signal to the process and, a moment later, to its group, as `timeout` sends it, is one signal."""
+    sandbox.fail_next("FinishRun", delay=1)
+    with running(BLOCK) as bot:
+        bot.until("inside")
+        bot.send(signal.SIGTERM)
+        until(asked(sandbox, "FinishRun"))
+        os.killpg(bot.pid, signal.SIGTERM)
+        assert bot.end()[0] == TERMINATED
+    assert finished(sandbox) == [(3, None)]
+
+
+UNSHARE = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child",
+]  # what it starts is process 1, to which no default action applies
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode,
+    reason="this user can't make processes 1",
+)
+def test_second_signal_to_process_1(sandbox: Sandbox) -> None:
+    """A second signal while the run is being finished ends a container's process 1, too, which the kernel spares."""
+    sandbox.fail_next("FinishRun", hang=True)
+    with running(BLOCK, UNSHARE, ANYMATE_DEADLINE="60", ANYMATE_TIMEOUT="60") as bot:
+        bot.until("inside")
+        (child,) = children(bot.pid)
+        os.kill(child, signal.SIGTERM)
+        until(asked(sandbox, "FinishRun"))
+        time.sleep(signals._TWICE)
+        os.kill(child, signal.SIGTERM)
+        assert bot.end()[0] == TERMINATED
+    ((row, alive),) = rows()
+    assert (row.state, row.entries, alive) == ("finishing", 3, False)
+
+
+def test_signal_while_a_thread_is_started(sandbox: Sandbox) -> None:
+    """A signal that lands while a thread of ours is started is not swallowed: the bot ends by it."""
+    text = """
+        start = threading.Thread.start
+
+        def hit(thread):
+            threading.Thread.start = start
+            start(thread)
+            signal.raise_signal(signal.SIGTERM)
+
+        threading.Thread.start = hit
+        MAIN
+        """
+    mains = (
+        "with anymate_run('k') as run: run.add_entries(1); time.sleep(60)",
+        "async def main():\n    async with anymate_run('k') as run: await asyncio.sleep(60)\nasyncio.run(main())",
+    )
+    for main in mains:
+        status, said, _ = run(textwrap.dedent(text).replace("MAIN", main))
+        assert (status, said) == (TERMINATED, "")
+    assert rows() == []
+    assert [run["finished"] for run in sandbox.runs()] == [True] * len(sandbox.runs())

@@ -21,9 +21,7 @@ def main() -> int:
             try_small(name, ALL_FAULTS, options.budget, seen)
             _tell(name, seen)
         seen = Seen()
-        last = options.seed
-        for last in large_for(60 * options.minutes, options.seed, seen):
-            pass
+        *_, last = large_for(60 * options.minutes, options.seed, seen)
         _tell(f"large worlds, seeds {options.seed} to {last}", seen)
     except Failed as error:
         print(error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
 
 import attrs
 
 from anymate_guard import AnymateGuardError, UnreachableError
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
@@ -48,7 +47,7 @@ class Plan:
     process_key: str
     entries: tuple[int, int]
     username: str = "mate"
-    options: Options = Options(default_credit="never")
+    options: Options = attrs.field(factory=lambda: Options(default_credit="never"))
     adopts: bool = False
 
 
@@ -67,6 +66,7 @@ class Guard:
         lost: Whether only a file that was deleted knew of it.
         ask: The request that it waits for.
         waiting: Whether it waits for others.
+        sent: Its last call.
     """
 
     plan: Plan
@@ -79,6 +79,7 @@ class Guard:
     lost: bool = False
     ask: Any = None
     waiting: bool = False
+    sent: Call | None = None
 
 
 @attrs.define(eq=False)
@@ -234,6 +235,8 @@ class World:
             if how in {"interrupted twice", "interrupted before"} and isinstance(ask, Call):
                 self._note_uncertain(ask)
             if how == "interrupted twice":
+                if guard.sent is not None:
+                    self._note_uncertain(guard.sent)  # whatever was heard of it is forgotten
                 life.close()
                 self._tell(guard, f"is interrupted twice before {_name(ask)}")
                 raise KeyboardInterrupt
@@ -265,10 +268,10 @@ class World:
             return journal.is_written(ask.entry.row)
         elif isinstance(ask, GiveBack):
             self._tell(guard, "gives back")
-            journal.give_back(ask.claims, ask.unsent)
+            journal.give_back(ask.numbers, ask.unsent)
             journal.clear(0.0)
         elif isinstance(ask, Drop):
-            journal.drop(ask.claims)
+            journal.drop(ask.numbers)
             journal.clear(0.0)
         elif isinstance(ask, Wait):
             self.machine.now += ask.seconds
@@ -293,6 +296,7 @@ class World:
 
     def _call(self, guard: Guard, ask: Call, how: str) -> object:
         effect = self._effect(guard, ask)
+        guard.sent = ask
         what = f"{ask.operation}({', '.join(map(str, ask.arguments))})"
         self._tell(guard, f"{what}: {how}")
         if how not in {"as asked", "interrupted after"}:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import select
 import socket
 import ssl
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -53,6 +54,7 @@ class Exchange:
         """Let the sandbox do it, and give its answer: status and body."""
         self._proxy.check_if_up()
         upstream = http.client.HTTPConnection(self._proxy.upstream, timeout=30)
+        upstream.set_debuglevel(0)  # whatever a test sets for all
         try:
             names = ("Authorization", "Content-Type", "User-Agent")
             upstream.request(
@@ -131,6 +133,7 @@ class FaultProxy:
         upstream: The sandbox's address.
         tls: Serve TLS with this context.
         drip: Seconds between two bytes of a dripped answer.
+        idle: Seconds after which a connection is closed on which nothing comes.
 
     Attributes:
         connections: How many were accepted.
@@ -138,9 +141,12 @@ class FaultProxy:
         calls: Operations in the order they came.
     """
 
-    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1) -> None:
+    def __init__(
+        self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1, idle: float | None = None
+    ) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.drip = drip
+        self._idle = idle
         self.connections = 0
         self.tokens: list[str] = []
         self.calls: list[str] = []
@@ -234,6 +240,7 @@ class FaultProxy:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             while True:
+                sock.settimeout(self._idle)
                 self._exchange(Exchange(self, sock, *read_request(sock)))
         except (Gone, OSError):
             pass
@@ -301,17 +308,18 @@ def _operation(method: str, path: str) -> str:
 
 
 def join(one: socket.socket, other: socket.socket) -> None:
-    """Pass everything on, both ways, until one side ends."""
-    back = threading.Thread(target=_pump, args=(other, one), daemon=True)
-    back.start()
-    _pump(one, other)
-    back.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Pass everything on, both ways, until one side ends; in one thread, as TLS does not stand two."""
+    sinks = {one: other, other: one}
     with suppress(OSError):
-        while data := source.recv(_CHUNK):
-            sink.sendall(data)
-    for sock in (source, sink):
-        with suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+        while True:
+            for source in _ready(sinks):
+                data = source.recv(_CHUNK)
+                if not data:
+                    return
+                sinks[source].sendall(data)
+
+
+def _ready(socks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Those on which something has come; TLS may have received more than was read from it."""
+    received: list[socket.socket] = [sock for sock in socks if isinstance(sock, ssl.SSLSocket) and sock.pending()]
+    return received or select.select(list(socks), [], [])[0]

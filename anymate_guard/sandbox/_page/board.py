@@ -1,103 +1,79 @@
-"""What the page shows, worked out from the lists of the control side; no markup."""
+"""What the page shows, by what the reader chose to see; no markup."""
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from anymate_guard.sandbox._journal import JournalRow
+from anymate_guard.sandbox._page.history import Run, Sums, by_process, requests_about, sums
+from anymate_guard.sandbox._page.timeline import Bar, Bucket, Span, bars, buckets, span_of
+from anymate_guard.sandbox._state.world import World
+from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView
 
-    from anymate_guard.sandbox._state.world import World
-    from anymate_guard.sandbox._views import FailureView, ProcessView, RequestView, RunView
-
-Kind = Literal["finished", "failed", "running"]
+T = TypeVar("T")
 
 RUNS_ON_A_PAGE = 25
 MOST_PROCESSES = 100
 MOST_FAILURES = 10
-MOST_REQUESTS = 40
-SHORTEST_SPAN = 10.0  # seconds on the time line, so that one short run is not drawn as wide as the page
-THINNEST = 0.5  # percent of the time line, so that a short run can be seen
-NEAR = 0.1  # percent of the time line: runs this close are drawn as one bar
+MOST_REQUESTS = 25
+MOST_ROWS = 20
 
 
 @dataclass(frozen=True)
 class Query:
-    """What the reader chose to see.
+    """What the reader chose to see; it stands in the address of the page.
 
     Attributes:
         window: Seconds on the time line; None for all.
-        process: Only the runs of this process; None for all.
+        find: Only processes, and runs of processes, with this in their key.
+        process: Only the runs of this process, and its settings; None for all.
+        state: Only the runs in this state; None for all.
         page: Which page of the runs, the newest first, from 1.
+        run: The run whose details are shown.
+        tokens: 1 to show token calls too.
     """
 
     window: int | None = None
+    find: str = ""
     process: str | None = None
+    state: str | None = None
     page: int = 1
+    run: int | None = None
+    tokens: int | None = None
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Query:
         """Read it from the fields of an address; what makes no sense there is left out."""
-        window, page = (_number(fields.get(name, "")) for name in ("window", "page"))
-        return cls(window or None, fields.get("process") or None, page or 1)
+        numbers = {name: _number(fields.get(name, "")) or None for name in ("window", "run", "tokens")}
+        return cls(
+            find=fields.get("find", ""),
+            process=fields.get("process") or None,
+            state=fields.get("state") or None,
+            page=_number(fields.get("page", "")) or 1,
+            **numbers,
+        )
 
     def fields(self, **changes: object) -> dict[str, object]:
         """Return the fields of an address for this choice with something changed."""
-        fields = {"window": self.window, "process": self.process, "page": self.page, **changes}
-        return {name: value for name, value in fields.items() if value is not None and (name, value) != ("page", 1)}
-
-
-class Span(NamedTuple):
-    """The part of time that is shown."""
-
-    start: float
-    end: float
-
-    def percent(self, moment: float) -> float:
-        """Return where a moment is."""
-        return 100 * (moment - self.start) / (self.end - self.start)
+        wanted = {**vars(self), **changes}
+        return {name: value for name, value in wanted.items() if value != getattr(Query, name)}
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run, with its times as numbers and whether a failure was reported about it."""
+class Newest(Generic[T]):
+    """The newest of many things, the newest first, and how many more there are."""
 
-    view: RunView
-    began: float
-    ended: float | None
-    failed: bool
+    shown: Sequence[T]
+    more: int
 
-    @property
-    def kind(self) -> Kind:
-        """How it went, as far as Anymate knows."""
-        if self.ended is None:
-            return "running"
-        return "failed" if self.failed else "finished"
-
-
-class Bar(NamedTuple):
-    """One or more runs of a kind, drawn as one; in percent of the time line."""
-
-    kind: Kind
-    start: float
-    width: float
-    runs: int
-    began: float
-    ended: float | None
-
-
-@dataclass(frozen=True)
-class Sums:
-    """What runs add up to."""
-
-    runs: int = 0
-    entries: int = 0
-    seconds: int = 0
+    @classmethod
+    def of(cls, things: Sequence[T], most: int) -> Newest[T]:
+        """Take them from the end of a list."""
+        return cls(things[-most:][::-1], max(0, len(things) - most))
 
 
 @dataclass(frozen=True)
@@ -110,121 +86,114 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """A page of the runs.
+
+    Attributes:
+        shown: The runs, the newest first.
+        skipped: How many newer ones are on the pages before.
+        counts: How many runs there are in each state; those in all under None.
+        page: Which page this is.
+        pages: How many there are.
+    """
+
+    shown: Sequence[Run]
+    skipped: int
+    counts: Mapping[str | None, int]
+    page: int
+    pages: int
+
+
+@dataclass(frozen=True)
 class Board:
-    """All that is shown."""
+    """All that is shown; `details` has the requests about the run that was chosen."""
 
     now: float
     query: Query
     span: Span | None
     sums: Sums
     running: int
+    chosen: Sums
+    buckets: Sequence[Bucket]
     processes: Sequence[Process]
     more_processes: int
-    runs: Sequence[Run]
-    chosen_runs: int
-    pages: int
+    runs: Runs
+    details: Newest[RequestView]
     tasks_enabled: frozenset[str]
-    failures: Sequence[FailureView]
+    failures: Newest[FailureView]
     all_failures: int
-    requests: Sequence[RequestView]
+    requests: Newest[RequestView]
     faults: Sequence[dict[str, object]]
+    journal: Sequence[JournalRow] | None
 
 
 def board(world: World, query: Query) -> Board:
     """Look at the sandbox."""
-    now = world.clock()
+    now, requests = world.clock(), world.traffic.list()
     processes, failures = world.state.processes(), world.state.failures()
-    runs = _runs(world.state.runs(), failures)
-    span = _span(runs, query.window, now)
-    of_process = defaultdict(list)
-    for run in runs:
-        of_process[run.view["processKey"]].append(run)
-    chosen = of_process[query.process] if query.process else runs
-    pages = max(1, -(-len(chosen) // RUNS_ON_A_PAGE))
-    newest = len(chosen) - RUNS_ON_A_PAGE * (min(query.page, pages) - 1)
-    shown = processes[:MOST_PROCESSES]
+    histories = by_process(world.state.runs(), failures)
+    runs = sorted((run for history in histories.values() for run in history), key=lambda run: run.began)
+    chosen = [run for run in runs if _wanted(run.view["processKey"], query)]
+    span = span_of(runs, query.window, now)
+    found = sorted((view for view in processes if _found(view["processKey"], query)), key=_rank)
     return Board(
         now=now,
         query=query,
         span=span,
-        sums=_sums(runs),
+        sums=sums(runs),
         running=sum(run.ended is None for run in runs),
-        processes=[
-            Process(view, _sums(of_process[view["processKey"]]), _bars(of_process[view["processKey"]], span, now))
-            for view in shown
-        ],
-        more_processes=len(processes) - len(shown),
-        runs=chosen[max(0, newest - RUNS_ON_A_PAGE) : newest][::-1],
-        chosen_runs=len(chosen),
-        pages=pages,
+        chosen=sums(chosen),
+        buckets=[] if span is None else buckets(chosen, span),
+        processes=[_process(view, histories, span, now) for view in found[:MOST_PROCESSES]],
+        more_processes=max(0, len(found) - MOST_PROCESSES),
+        runs=_runs(chosen, query),
+        details=_details(histories, query, requests),
         tasks_enabled=frozenset(view["processKey"] for view in processes if view["tasksEnabled"]),
-        failures=failures[-MOST_FAILURES:][::-1],
+        failures=Newest.of(failures, MOST_FAILURES),
         all_failures=len(failures),
-        requests=world.traffic.list()[-MOST_REQUESTS:][::-1],
+        requests=Newest.of([one for one in requests if query.tokens or one["operation"] != "token"], MOST_REQUESTS),
         faults=world.faults.list(),
+        journal=None if world.journal is None else world.journal.rows(),
     )
 
 
 def _number(text: str) -> int:
-    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+    return int(text) if re.fullmatch("[0-9]{1,16}", text) else 0
 
 
-def moment(iso: str) -> float:
-    """Return a time of the control side in seconds since 1970."""
-    return datetime.fromisoformat(iso).timestamp()
+def _found(key: str, query: Query) -> bool:
+    return query.find.casefold() in key.casefold()
 
 
-def _runs(views: Sequence[RunView], failures: Iterable[FailureView]) -> list[Run]:
-    """Return the runs; a failure belongs to the last run that its process had started by then."""
-    runs = [Run(view, moment(view["startedAt"]), _ended(view), failed=False) for view in views]
-    places = defaultdict(list)
-    starts = defaultdict(list)
-    for place, run in enumerate(runs):
-        places[run.view["processKey"]].append(place)
-        starts[run.view["processKey"]].append(run.began)
-    for failure in failures:
-        key = failure["processKey"]
-        before = bisect_right(starts[key], moment(failure["at"]))
-        if before:
-            place = places[key][before - 1]
-            runs[place] = replace(runs[place], failed=True)
-    return runs
+def _wanted(key: str, query: Query) -> bool:
+    return _found(key, query) and query.process in (None, key)
 
 
-def _ended(view: RunView) -> float | None:
-    return None if view["finishedAt"] is None else moment(view["finishedAt"])
+def _rank(view: ProcessView) -> tuple[bool, bool, str, str]:
+    """Order processes: failed ones first, then running ones, each by name."""
+    key = view["processKey"]
+    return view["failure"] is None, view["runId"] is None, key.casefold(), key
 
 
-def _span(runs: Sequence[Run], window: int | None, now: float) -> Span | None:
-    """Return the time to show: up to now while something runs, else up to the last finish."""
-    if not runs:
-        return None
-    end = max(now if run.ended is None else run.ended for run in runs)
-    start = runs[0].began if window is None else max(runs[0].began, end - window)
-    return Span(min(start, end - SHORTEST_SPAN), end)
+def _process(view: ProcessView, histories: Mapping[str, Sequence[Run]], span: Span | None, now: float) -> Process:
+    runs = histories.get(view["processKey"], ())
+    return Process(view, sums(runs), [] if span is None else bars(runs, span, now))
 
 
-def _sums(runs: Iterable[Run]) -> Sums:
-    total: Counter[str] = Counter()
-    for run in runs:
-        total["runs"] += 1
-        total["entries"] += run.view["creditedEntries"] or 0
-        total["seconds"] += run.view["creditedSecondsSaved"] or 0
-    return Sums(total["runs"], total["entries"], total["seconds"])
+def _runs(runs: Sequence[Run], query: Query) -> Runs:
+    in_state = [run for run in runs if query.state in (None, run.kind)]
+    pages = max(1, -(-len(in_state) // RUNS_ON_A_PAGE))
+    page = min(query.page, pages)
+    skipped = RUNS_ON_A_PAGE * (page - 1)
+    shown = in_state[::-1][skipped : skipped + RUNS_ON_A_PAGE]
+    return Runs(shown, skipped, {None: len(runs), **Counter(run.kind for run in runs)}, page, pages)
 
 
-def _bars(runs: Iterable[Run], span: Span | None, now: float) -> list[Bar]:
-    """Return what to draw: one bar for runs that could not be told apart, but never across kinds."""
-    bars: dict[Kind, list[Bar]] = {"finished": [], "failed": [], "running": []}
-    for run in runs:
-        if span is None or (run.ended or now) < span.start:
-            continue
-        start = max(0.0, span.percent(run.began))
-        width = max(THINNEST, span.percent(run.ended or now) - start)
-        bar = Bar(run.kind, min(start, 100 - width), width, 1, run.began, run.ended)
-        alike = bars[run.kind]
-        if alike and bar.start - (alike[-1].start + alike[-1].width) < NEAR:
-            last = alike.pop()
-            bar = last._replace(width=bar.start + bar.width - last.start, runs=last.runs + 1, ended=run.ended)
-        alike.append(bar)
-    return [bar for alike in bars.values() for bar in alike]
+def _details(
+    histories: Mapping[str, Sequence[Run]], query: Query, requests: Sequence[RequestView]
+) -> Newest[RequestView]:
+    for history in histories.values():
+        for run in history:
+            if run.view["runId"] == query.run:
+                return Newest.of(requests_about(run, history, requests), MOST_REQUESTS)
+    return Newest((), 0)

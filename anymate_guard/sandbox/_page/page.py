@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -10,8 +9,10 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
 from anymate_guard.sandbox._http import json_response, uncached
+from anymate_guard.sandbox._page import calls, overview, runs
 from anymate_guard.sandbox._page.board import Query, board
-from anymate_guard.sandbox._page.markup import exports, parts
+from anymate_guard.sandbox._page.markup import STATIC, fragment, join, link
+from anymate_guard.sandbox._shells import shell_lines
 from anymate_guard.sandbox._state.tokens import CREDENTIALS
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from anymate_guard.sandbox._state.world import World
 
-STATIC = files("anymate_guard.sandbox._page") / "static"
 FILES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
@@ -63,10 +63,29 @@ class Page:
         address = f"http://{request.host}"
         environ = {f"ANYMATE_{name.upper()}": value for name, value in CREDENTIALS.items()}
         environ |= {"ANYMATE_API_URL": address, "ANYMATE_AUTH_URL": address}
+        shells = {**shell_lines(environ, "linux"), **shell_lines(environ, "win32")}
         template = Markup((STATIC / "page.html").read_text(encoding="utf-8"))  # noqa: S704  # our own file
-        unused = Markup() if self._world.state.processes() else Markup(" open")
-        text = template.format(address=address, open=unused, **exports(environ), **self._parts(request))
+        text = template.format(
+            address=address,
+            open=Markup() if self._world.state.processes() else Markup(" open"),
+            setup=join(fragment("setup", shell=shell, lines=lines) for shell, lines in shells.items()),
+            find=Query.of(request.args).find,
+            **self._parts(request),
+        )
         return Response(text, content_type="text/html; charset=utf-8")
 
     def _parts(self, request: Request) -> dict[str, Markup]:
-        return parts(board(self._world, Query.of(request.args)))
+        """Return the parts of the page that change, by the id of the element they go into."""
+        shown = board(self._world, Query.of(request.args))
+        tokens, words = (None, "Hide token calls") if shown.query.tokens else (1, "Show token calls")
+        return {
+            "summary": overview.summary(shown),
+            "charts": overview.charts(shown),
+            "processes": overview.processes(shown),
+            "runs": runs.runs(shown),
+            "faults": calls.faults(shown.faults),
+            "failures": calls.failures(shown.failures, shown.all_failures, shown.now),
+            "journal": calls.journal(shown.journal),
+            "tokens": link(overview.href(shown, tokens=tokens), words),
+            "requests": calls.requests(shown.requests, shown.now),
+        }

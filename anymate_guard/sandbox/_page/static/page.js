@@ -51,6 +51,7 @@ function morphChildren(from, to) {
 }
 
 function show(parts) {
+  const active = document.activeElement;
   for (const [id, html] of Object.entries(parts)) {
     if (shown.get(id) === html) continue;
     shown.set(id, html);
@@ -58,6 +59,7 @@ function show(parts) {
     template.innerHTML = html;
     morphChildren(document.getElementById(id), template.content);
   }
+  if (active.isConnected && active !== document.activeElement) active.focus({ preventScroll: true }); // it was moved
 }
 
 function setConnected(yes) {
@@ -102,24 +104,45 @@ async function send(method, path, fields, done) {
       body: JSON.stringify(fields),
     });
     const answer = await response.json();
-    say(response.ok ? done : answer.message);
+    say(response.ok && done ? done : answer.message);
   } catch (error) {
     say("The sandbox does not answer.");
   }
   await lookNow();
 }
 
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-process]");
-  if (button) {
-    const key = button.dataset.process;
-    const stopped = button.dataset.stopped !== "true";
-    const done = stopped ? `${key} is stopped: OkToRun says no.` : `${key} may run again.`;
-    send("PUT", "sandbox/processes/" + encodeURIComponent(key), { stopped }, done);
-    return;
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.previousElementSibling.textContent);
+    say("Copied.");
+  } catch (error) {
+    say("The browser does not let the page copy.");
   }
-  if (event.target.closest("#end-faults")) {
-    send("DELETE", "sandbox/faults", undefined, "All calls go through again.");
+}
+
+function stop({ process: key, stopped }) {
+  const done = stopped === "true" ? `${key} may run again.` : `${key} is stopped: OkToRun says no.`;
+  return send("PUT", "sandbox/processes/" + encodeURIComponent(key), { stopped: stopped !== "true" }, done);
+}
+
+function reset() {
+  if (!confirm("Forget all runs, failures, requests and settings of processes?")) return;
+  send("POST", "sandbox/reset", undefined, "Everything is forgotten.");
+}
+
+const buttons = {
+  "[data-copy]": copy,
+  "[data-process]": (button) => stop(button.dataset),
+  "#end-faults": () => send("DELETE", "sandbox/faults", undefined, "All calls go through again."),
+  "#deliver": () => send("POST", "sandbox/journal", undefined),
+  "#reset": reset,
+};
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (button) {
+    const name = Object.keys(buttons).find((selector) => button.matches(selector));
+    if (name) buttons[name](button);
     return;
   }
   const link = event.target.closest("a[data-view]");
@@ -130,16 +153,36 @@ document.addEventListener("click", (event) => {
   }
 });
 
-document.getElementById("fault").addEventListener("submit", (event) => {
+document.getElementById("find").addEventListener("input", (event) => {
+  const query = new URLSearchParams(location.search);
+  query.delete("page");
+  query.set("find", event.target.value);
+  history.replaceState(null, "", "?" + query);
+  lookNow();
+});
+
+document.addEventListener("submit", (event) => {
   event.preventDefault();
-  const { operation, shape, times } = event.target.elements;
+  const { process: key } = event.target.dataset;
+  if (key === undefined) return fail(event.target.elements);
+  const { mode, entries, seconds, blocked } = event.target.elements;
+  const [each, all] = [seconds.valueAsNumber, entries.valueAsNumber];
+  const kpis = mode.value === "simple" ? { secondsSaved: each } : { entries: all, secondsSavedPerEntry: each };
+  const fields = { ...kpis, blockedDate: blocked.value };
+  send("PUT", "sandbox/processes/" + encodeURIComponent(key), fields, `The settings of ${key} are saved.`);
+});
+
+function fail({ operation, shape, times }) {
   const fields = { operation: operation.value, times: times.valueAsNumber, ...JSON.parse(shape.value) };
   const what = operation.value === "*" ? "call" : operation.value;
   const how = shape.selectedOptions[0].textContent;
   send("POST", "sandbox/faults", fields, `The next ${what} goes wrong: ${how}.`);
-});
+}
 
-addEventListener("popstate", lookNow);
+addEventListener("popstate", () => {
+  document.getElementById("find").value = new URLSearchParams(location.search).get("find") || "";
+  lookNow();
+});
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(timer);
   else lookNow();

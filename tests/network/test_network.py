@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
-from collections.abc import Iterator
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-import requests.adapters
 import trustme
 
 from anymate_guard import AnymateClient, ConfigurationError, UnreachableError
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
-from tests.support import faults
 from tests.support.clients import client_of, ends_within
 from tests.support.forward import ForwardProxy, certified
 from tests.support.proxy import Exchange, FaultProxy
-
-
-@pytest.fixture(name="authority", scope="session")
-def _authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(name="bundle")
-def _bundle(authority: trustme.CA, tmp_path: Path) -> Path:
-    bundle = tmp_path / "authority.pem"
-    authority.cert_pem.write_to_path(bundle)
-    return bundle
-
-
-@pytest.fixture(name="secure")
-def _secure(sandbox: Sandbox, authority: trustme.CA) -> Iterator[FaultProxy]:
-    """The sandbox behind TLS."""
-    with FaultProxy(sandbox.url, tls=certified(authority, "127.0.0.1")) as proxy:
-        yield proxy
-
-
-@pytest.fixture(name="forward")
-def _forward() -> Iterator[ForwardProxy]:
-    with ForwardProxy() as proxy:
-        yield proxy
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
 
 
 def run(client: AnymateClient) -> int:
@@ -72,10 +37,7 @@ def test_own_authority(
 
 def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
-    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(bundle))
-    if hasattr(requests.adapters, "_preloaded_ssl_context"):  # requests 2.32 reads them when it is imported
-        context = ssl.create_default_context(cafile=str(bundle))
-        monkeypatch.setattr("requests.adapters._preloaded_ssl_context", context)
+    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(bundle))
     assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 
@@ -84,16 +46,46 @@ def test_no_authorities(sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, mo
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
         client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
-    assert "TLS CA certificate bundle" in caught.value.reason
+    assert "REQUESTS_CA_BUNDLE" in caught.value.reason
     assert "gone.pem" in caught.value.reason
 
 
+@pytest.mark.parametrize("content", ["", "no certificate"])
+def test_what_is_no_authority(
+    sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """A file of authorities that holds none is named by the error, at once."""
+    (tmp_path / "broken.pem").write_text(content)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "broken.pem"))
+    with (
+        client_of(sandbox, secure.url) as client,
+        ends_within(4),
+        pytest.raises(UnreachableError, match=r"broken\.pem"),
+    ):
+        client.start_run("invoice-intake")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl names the files")
+def test_folder_of_authorities(
+    sandbox: Sandbox, secure: FaultProxy, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of authorities, named as OpenSSL names them, is trusted, too."""
+    folder = tmp_path / "authorities"
+    folder.mkdir()
+    command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(bundle)]
+    subject = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    (folder / f"{subject}.0").write_bytes(bundle.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder))
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+
+
 def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:
-    """A certificate of nobody we know is refused, before anything is sent, and the error says why."""
-    with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
-        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+    """A certificate of nobody we know is refused at once, before anything is sent, and the error says why."""
+    with client_of(sandbox, secure.url) as client, ends_within(4), pytest.raises(UnreachableError) as caught:
+        client.start_run("invoice-intake")
     assert "certificate verify failed" in caught.value.reason
     assert secure.calls == []
+    assert secure.connections == 1
 
 
 def test_certificate_of_another_host(
@@ -140,25 +132,60 @@ def test_https_by_a_proxy(
 
 
 def test_https_by_a_secure_proxy(
-    sandbox: Sandbox, secure: FaultProxy, authority: trustme.CA, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox,
+    secure: FaultProxy,
+    secure_forward: ForwardProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A proxy that is reached over TLS itself gives a tunnel, too, within which the deadline holds."""
+    """A proxy that is reached over TLS gives a tunnel, too, and is told its credentials."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("https_proxy", f"https://clerk:sesame@{secure_forward.address}")
+    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert secure_forward.requests == [(f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1", "Basic Y2xlcms6c2VzYW1l")]
 
-    def tunnel(exchange: Exchange) -> None:
-        with socket.create_connection(("127.0.0.1", secure.port)) as upstream:
-            exchange.send(b"HTTP/1.1 200 OK\r\n\r\n")
-            exchange.join(upstream)
 
-    with FaultProxy(sandbox.url, tls=certified(authority, "127.0.0.1")) as middle:
-        middle.break_next("CONNECT", tunnel, times=9)
-        monkeypatch.setenv("https_proxy", middle.url)
-        client = client_of(sandbox, secure.url, timeout=0.3, deadline=1)
-        assert run(client) > 0
-        assert middle.calls == ["CONNECT"]
-        secure.break_next("StartRun", faults.dripped_body, times=9)
-        with ends_within(1), pytest.raises(UnreachableError):
+def test_http_by_a_secure_proxy(
+    sandbox: Sandbox,
+    proxy: FaultProxy,
+    secure_forward: ForwardProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A proxy that is reached over TLS passes on each request for an http address, and is told its credentials."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    monkeypatch.setenv("http_proxy", f"https://clerk:sesame@{secure_forward.address}")
+    seen: list[tuple[str, str]] = []
+
+    def see(exchange: Exchange) -> None:
+        seen.append((exchange.header("Host"), exchange.header("Proxy-Authorization")))
+        exchange.answer(*exchange.forward())
+
+    for operation in ("token", "StartRun", "FinishRun"):
+        proxy.break_next(operation, see)
+    assert run(client_of(sandbox, proxy.url, timeout=5)) > 0
+    assert seen == [(f"127.0.0.1:{proxy.port}", "Basic Y2xlcms6c2VzYW1l")] * 3
+    assert secure_forward.connections == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_is_not_trusted(
+    sandbox: Sandbox,
+    proxy: FaultProxy,
+    secure: FaultProxy,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    """A proxy whose certificate is not trusted is told nothing, whatever the address behind it."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with ForwardProxy(tls=certified(trustme.CA(), "127.0.0.1")) as stranger:
+        monkeypatch.setenv(f"{scheme}_proxy", f"https://{stranger.address}")
+        url = {"http": proxy.url, "https": secure.url}[scheme]
+        with client_of(sandbox, url) as client, pytest.raises(UnreachableError, match="certificate verify failed"):
             client.start_run("invoice-intake")
+        assert stranger.requests == []
+        assert stranger.connections == 1
 
 
 def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

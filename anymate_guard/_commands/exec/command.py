@@ -1,22 +1,21 @@
-"""`anymate-guard exec`: guard any program."""
+"""The command that `anymate-guard exec` runs: its environment, its signals, its end."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from anymate_guard import AnymateGuardError, NotOkToRun, Run, UnreachableError, anymate_run
-from anymate_guard._commands.kpi_file import KpiFile, kpi_file
-from anymate_guard._commands.terminal import Event, collected, say, told
+from anymate_guard import Run
+from anymate_guard._commands.exec.kpi_file import KpiFile, kpi_file
+from anymate_guard._commands.exec.last_words import LastWords
+from anymate_guard._commands.terminal import quoted, say
 
-TEMPORARY_FAILURE, WRONG_CONFIGURATION = 75, 78  # as in sysexits.h
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
 _POLL = 0.2  # seconds between two looks at the KPI file
 _SECRETS = ("ANYMATE_CLIENT_SECRET", "ANYMATE_PASSWORD")
@@ -32,65 +31,29 @@ class Stopped(KeyboardInterrupt):
     """The command did not end well because somebody stopped it."""
 
 
-def execute(options: Namespace) -> int:
-    """Run a command inside a guard.
-
-    Args:
-        options: `process_key`; `words`, the command and its arguments; `keep_credentials`, whether it gets
-            the client secret and the password; and those of `anymate_run`.
-
-    Returns:
-        The exit code.
-    """
-    troubles = collected()
-    command = Command(options.words, keep_credentials=options.keep_credentials)
-    try:
-        with _guard(options) as run:
-            command.run(run)
-    except (CommandFailed, Stopped):
-        pass
-    except NotOkToRun as reason:
-        say("exec", f"{reason} The command was not run.")
-        return 0
-    except AnymateGuardError as error:
-        if not command.over:
-            say("exec", f"{error}\nThe command was not run.")
-            return TEMPORARY_FAILURE if isinstance(error, UnreachableError) else WRONG_CONFIGURATION
-        if not any(event["event"] == "anymate.finish_refused" for event in troubles):
-            command.code = TEMPORARY_FAILURE  # --require-finish, and the finish is still owed
-    _tell(troubles)
-    return command.code
-
-
-def _guard(options: Namespace) -> AbstractContextManager[Run]:
-    return anymate_run(
-        options.process_key,
-        check_ok_to_run=options.check_ok_to_run,
-        report_failure=options.report_failure,
-        default_credit=options.default_credit,
-        require_start=options.require_start,
-        require_finish=options.require_finish,
-    )
-
-
-def _tell(troubles: Sequence[Event]) -> None:
-    if troubles:
-        say("exec", "trouble with Anymate: " + "; ".join(dict.fromkeys(map(told, troubles))))
-
-
 class Command:
     """A command that is run once, with the signals passed on to it.
+
+    Args:
+        words: The command and its arguments.
+        warn: Tells people of what is odd.
+        keep_credentials: Whether it gets the client secret and the password.
+        listen: Whether a failure's message quotes the end of what it wrote to stderr.
 
     Attributes:
         over: Whether it has ended, or could not be started.
         code: Its exit code, then.
     """
 
-    def __init__(self, words: Sequence[str], *, keep_credentials: bool) -> None:
+    def __init__(
+        self, words: Sequence[str], warn: Callable[[str], None], *, keep_credentials: bool, listen: bool
+    ) -> None:
         self.over = False
         self.code = 0
         self._words = words
+        self._warn = warn
         self._keep_credentials = keep_credentials
+        self._listen = listen
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._early: list[int] = []  # signals that came before there was a process
@@ -105,26 +68,34 @@ class Command:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._pass_on)
-        with kpi_file(run) as kpis:
-            self._wait(self._started(run, kpis.path), kpis)
+        with kpi_file(run, self._warn) as kpis:
+            process = self._started(run, kpis.path)
+            last_words = LastWords(process.stderr) if process.stderr else None
+            self._wait(process, kpis)
+            said = last_words.text() if last_words and self.code else ""
         if self.code == 0:
             return
         if self._stopped:
             raise Stopped
-        raise CommandFailed(f"{self._words[0]!r} ended with exit code {self.code}")
+        raise CommandFailed(f"{quoted(self._words[0])} ended with exit code {self.code}{said and ': '}{said}")
 
     def _started(self, run: Run, kpis: Path) -> subprocess.Popen[bytes]:
+        words = self._words
+        if sys.platform == "win32":  # which finds mybot.exe only, where a shell finds mybot.cmd too
+            words = [shutil.which(words[0]) or words[0], *words[1:]]
         try:
-            self._process = subprocess.Popen(self._words, env=self._environ(run, kpis))
+            self._process = subprocess.Popen(
+                words, env=self._environ(run, kpis), stderr=subprocess.PIPE if self._listen else None
+            )
         except OSError as error:
             self.over = True
             self.code = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             run.set_kpis(entries=0, seconds_saved=0)  # no work was done
-            problem = f"can't run {self._words[0]!r}: {error.strerror}"
+            problem = f"can't run {quoted(self._words[0])}: {error.strerror}"
             say("exec", problem)
-            raise CommandFailed(problem) from error
+            raise CommandFailed(problem) from None
         for number in self._early:
-            self._process.send_signal(number)
+            self._send(self._process, number)
         return self._process
 
     def _wait(self, process: subprocess.Popen[bytes], kpis: KpiFile) -> None:
@@ -135,9 +106,9 @@ class Command:
                 kpis.read()
             else:
                 self.over = True
-                self.code = code if code >= 0 else 128 - code
+                self.code = _exit_code(code)
                 break
-        kpis.read(end=True)
+        kpis.finish()
 
     def _environ(self, run: Run, kpis: Path) -> dict[str, str]:
         hidden = {"ANYMATE_RUN_ID"}  # that of a guard around this one
@@ -158,7 +129,20 @@ class Command:
         if self._process is None:
             self._early.append(number)
         elif not _given_already(number):
-            self._process.send_signal(number)
+            self._send(self._process, number)
+
+    @staticmethod
+    def _send(process: subprocess.Popen[bytes], number: int) -> None:
+        if sys.platform == "win32":  # which sends no other one to a single process
+            number = signal.SIGTERM
+        process.send_signal(number)
+
+
+def _exit_code(code: int) -> int:
+    """The exit code as a shell gives it."""
+    if sys.platform == "win32":  # where Python 3.11 makes 0xFFFFFFFF of what is no signed number of 32 bits
+        return code - (1 << 32) if code >= 1 << 31 else code
+    return code if code >= 0 else 128 - code
 
 
 def _given_already(number: int) -> bool:

@@ -61,14 +61,17 @@ def test_slow_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault:
         client.start_run("invoice-intake")
 
 
+def backward_chunk(exchange: Exchange) -> None:
+    """A chunk of -1 bytes, which http.client takes for all that come."""
+    exchange.send(CHUNKED + b"-1\r\n")
+    while True:
+        exchange.send(b"x" * 100_000)
+
+
 @pytest.mark.parametrize(
     "fault",
-    [
-        faults.gigabyte,
-        faults.gigabyte_in_chunks,
-        interim_answers,
-    ],
-    ids=["plain", "chunked", "interim answers"],
+    [faults.gigabyte, faults.gigabyte_in_chunks, interim_answers, backward_chunk],
+    ids=["plain", "chunked", "interim answers", "backward chunk"],
 )
 def test_gigabytes(sandbox: Sandbox, proxy: FaultProxy, fault: Fault) -> None:
     """An answer of 1 GiB is refused in time, and in constant memory."""

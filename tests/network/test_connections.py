@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +15,8 @@ from anymate_guard import AnymateClient, AnymateGuardError, Kpis, UnreachableErr
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of
+from tests.support.clients import client_of, until
+from tests.support.forward import SlowLine
 from tests.support.proxy import Exchange, Fault, FaultProxy
 
 THREADS = 64
@@ -144,7 +147,10 @@ HEADERS = (
 @given(
     length=st.sampled_from(LENGTHS * 2 + ODD_LENGTHS),
     others=st.lists(st.sampled_from(HEADERS), max_size=2, unique=True),
-    start=st.sampled_from(["HTTP/1.1 200 OK"] * 4 + ["HTTP/1.1 200 ", "HTTP/1.0 200 OK", "HTTP/1.1 201 Made"]),
+    start=st.sampled_from(
+        ["HTTP/1.1 200 OK"] * 4
+        + ["HTTP/1.1 200 ", "HTTP/1.0 200 OK", "HTTP/1.1 201 Made", "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK"]
+    ),
     tail=st.sampled_from([b"", b"", b"\r\n", b"HTTP/1.1 200 OK\r\n"]),
     pieces=st.integers(1, 3),
 )
@@ -180,15 +186,89 @@ def test_kept_or_new(
     assert new[1] == run_id
 
 
-def test_early_hints(client: AnymateClient, proxy: FaultProxy) -> None:
-    """Interim answers before the real one are passed over."""
+INTERIM = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "102": b"HTTP/1.1 102 Processing\r\nX-Still: at it\r\n\r\n",
+    "103": b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nContent-Length: 3\r\n\r\n",
+}
 
-    def continue_first(exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 3)
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("interim", [*([each] for each in INTERIM), ["103", "100", "102", "103"]], ids="-".join)
+def test_interim_answers(client: AnymateClient, proxy: FaultProxy, interim: list[str], late: bool) -> None:
+    """An interim answer is never the answer, be the real one in the same packet or late."""
+    keys = [f"process-{number}" for number in range(4)]
+
+    def hinting(exchange: Exchange) -> None:
+        status, body = exchange.forward()
+        hints = b"".join(INTERIM[each] for each in interim)
+        if late:
+            exchange.send(hints)
+            exchange.pause(0.05)
+            hints = b""
+        exchange.send(hints + f"HTTP/1.1 {status} OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    plain = [client.start_run(key) for key in keys]
+    proxy.break_next("StartRun", hinting, times=math.inf)
+    assert [client.start_run(key) for key in keys] == plain
+    assert proxy.connections == 1
+
+
+def test_server_that_closes_idle_connections(sandbox: Sandbox) -> None:
+    """A server may close a connection on which nothing comes; the next call makes a new one, without a failed try."""
+    with FaultProxy(sandbox.url, idle=0.1) as proxy, client_of(sandbox, proxy.url, timeout=1, deadline=10) as client:
+        for _ in range(3):
+            client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+            until(lambda: not proxy.still_open)
+        assert proxy.connections == 3
+
+
+def test_idle_connection_that_was_reset(client: AnymateClient, proxy: FaultProxy) -> None:
+    """A kept connection that the server has reset meanwhile is replaced without a failed try."""
+
+    def answer_and_reset(exchange: Exchange) -> None:
+        exchange.answer(*exchange.forward())
+        exchange.reset()
+
+    proxy.break_next("StartRun", answer_and_reset)
+    client.start_run("invoice-intake")
+    until(lambda: not proxy.still_open)
+    client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+
+
+def test_idle_for_a_minute(client: AnymateClient, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was idle for more than a minute is not used again: it may lead nowhere."""
+    now = time.monotonic()
+    later = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now + later)
+    client.start_run("invoice-intake")
+    for later, connections in [(59, 1), (118, 1), (179, 2), (180, 2)]:  # noqa: B007  # the clock reads it
+        client.start_run("invoice-intake", deadline=Deadline(math.inf))
+        assert proxy.connections == connections
+
+
+def test_connections_that_lead_nowhere(sandbox: Sandbox, proxy: FaultProxy) -> None:
+    """After a failure on one of eight kept connections, as after a NAT time-out, none of them is tried again."""
+    together = threading.Barrier(8)
+
+    def meet(exchange: Exchange) -> None:
+        together.wait(10)
         exchange.answer(*exchange.forward())
 
-    proxy.break_next("StartRun", continue_first)
-    assert client.start_run("invoice-intake") > 0
+    with (
+        SlowLine(f"127.0.0.1:{proxy.port}") as line,
+        client_of(sandbox, f"http://{line.address}", timeout=0.5, deadline=5) as client,
+    ):
+        client.ok_to_run("invoice-intake")
+        proxy.break_next("OkToRun", meet, times=8)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+        assert line.connections == 8
+        line.forget()
+        with anymate_run("invoice-intake", client=client, require_start=True, require_finish=True):
+            pass
+        assert line.connections == 9
+    assert [call for call in proxy.calls if call != "OkToRun"] == ["token", "StartRun", "FinishRun"]
 
 
 def test_idle_connection_that_ended(client: AnymateClient, proxy: FaultProxy) -> None:

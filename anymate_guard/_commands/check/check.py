@@ -1,0 +1,226 @@
+"""`anymate-guard check`: one line for each thing, and a verdict."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Literal
+
+import attrs
+
+from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, NotOkToRun, Settings
+from anymate_guard._api.client import log_in
+from anymate_guard._commands import journal
+from anymate_guard._commands.check import remedies
+from anymate_guard._commands.log import Event, collected, told
+from anymate_guard._commands.terminal import Paint, sign
+from anymate_guard._deadline import Deadline
+from anymate_guard._http.messages import Request
+from anymate_guard._http.transport import Transport
+from anymate_guard._settings import variable
+
+_SECRETS = {"client_secret", "password"}
+_WITH_FILE = ("client_id", "client_secret", "username", "password")
+_OF_EXEC = {"ANYMATE_RUN_ID", "ANYMATE_KPI_FILE"}
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red"), "skipped": ("–", "dim")}
+
+State = Literal["ok", "warning", "wrong", "skipped"]
+
+
+@attrs.frozen
+class Line:
+    """One thing that was checked.
+
+    Attributes:
+        check: Its name.
+        state: "skipped" where there was nothing to check, or no way to.
+        says: What was found.
+        source: Where a setting came from.
+        remedy: What to do.
+    """
+
+    check: str
+    state: State
+    says: str
+    source: str = ""
+    remedy: str = ""
+
+    def show(self) -> None:
+        """Print it, the remedy on a line of its own."""
+        mark, colour = _MARKS[self.state]
+        paint = Paint(sys.stdout)
+        source = paint(f" ({self.source})", "dim") if self.source else ""
+        print(f"{paint(sign(mark), colour, 'bold')} {self.check}: {self.says}{source}", flush=True)
+        if self.remedy:
+            print(f"    {self.remedy}", flush=True)
+
+
+def check(process_key: str | None, *, as_json: bool) -> int:
+    """Check the settings, the addresses, the credentials, the process and the journal. Starts no run.
+
+    Args:
+        process_key: Which process; None takes that of the environment.
+        as_json: Whether to print JSON.
+
+    Returns:
+        The exit code: 0 if nothing is wrong, else 1.
+    """
+    lines: list[Line] = []
+    for line in _lines(process_key):
+        lines.append(line)
+        if not as_json:
+            line.show()
+    ok = not any(line.state == "wrong" for line in lines)
+    if as_json:
+        report = {"ok": ok, "verdict": _verdict(lines), "checks": [attrs.asdict(line) for line in lines]}
+        print(json.dumps(report, indent=2))
+    else:
+        print(Paint(sys.stdout)(_verdict(lines), "bold"))
+    return 0 if ok else 1
+
+
+def _verdict(lines: Sequence[Line]) -> str:
+    wrong, odd = (sum(line.state == state for line in lines) for state in ("wrong", "warning"))
+    things = {1: "1 thing"}
+    if wrong:
+        verb = "is" if wrong == 1 else "are"
+        return f"{things.get(wrong, f'{wrong} things')} {verb} wrong: a guard would not work as it should."
+    if odd:
+        return f"It works, but {things.get(odd, f'{odd} things')} should be looked at."
+    if any(line.check == "Anymate" for line in lines):
+        return "The settings are right; Anymate was not asked."
+    return "All is well."
+
+
+def _lines(process_key: str | None) -> Iterator[Line]:
+    troubles = collected()
+    settings, problems = None, tuple[str, ...]()
+    try:
+        settings = Settings.from_env()
+    except ConfigurationError as error:
+        problems = error.problems
+    for field in attrs.fields(Settings):
+        yield _setting(field.name, settings, problems)
+    yield from _misspelt()
+    if settings is None:
+        yield Line("Anymate", "skipped", "was not asked, as the settings are wrong")
+    elif settings.disabled:
+        yield Line("Anymate", "skipped", "was not asked, as ANYMATE_DISABLED is set")
+    else:
+        with AnymateClient(settings) as client:
+            yield from _anymate(client, process_key or settings.process_key)
+    yield _journal(troubles)
+    for trouble in troubles:
+        if trouble["event"] != "anymate.journal_unavailable":
+            yield Line("Anymate", "warning", told(trouble))
+
+
+def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> Line:
+    """A setting, where it came from, and what is wrong with it."""
+    by_value, by_file = variable(name), f"{variable(name)}_FILE"
+    source = "default"
+    if os.environ.get(by_value):
+        source = "environment"
+    elif os.environ.get(by_file):
+        source = f"file {os.environ[by_file]}"
+    wrong = [problem for problem in problems if problem.startswith((f"{by_value}:", f"{by_file}:"))]
+    if wrong:
+        names = f"{by_value} or {by_file}" if name in _WITH_FILE else by_value
+        remedy = f"set {names}" if source == "default" else "correct it"
+        says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
+        return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
+    if name in _SECRETS:
+        return Line(by_value, "ok", "is set, and not shown", source)
+    value = getattr(settings, name) if settings is not None else os.environ.get(by_value)
+    return Line(by_value, "ok", "not set" if value is None else _shown(value), source)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _misspelt() -> Iterator[Line]:
+    """Variables that look like a setting and are none."""
+    known = {variable(field.name) for field in attrs.fields(Settings)}
+    known |= {f"{variable(name)}_FILE" for name in _WITH_FILE}
+    for name in sorted(os.environ):
+        nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+        if nearest and name not in known | _OF_EXEC:
+            yield Line(name, "warning", "is no setting, and has no effect", remedy=f"did you mean {nearest[0]}?")
+
+
+def _anymate(client: AnymateClient, process_key: str | None) -> Iterator[Line]:
+    """What Anymate says: its addresses, the credentials, the process."""
+    settings = client.settings
+    reached = [_reached(name, settings) for name in ("api_url", "auth_url")]
+    yield from reached
+    if not all(line.state == "ok" for line in reached):
+        yield Line("credentials", "skipped", "were not tried, as an address can't be reached")
+        return
+    accepted = _asked("credentials", lambda: _logged_in(client), remedies.of_login)
+    yield accepted
+    if process_key is None:
+        yield Line("process", "skipped", "none was named", remedy="name one, or set ANYMATE_PROCESS_KEY")
+    elif accepted.state == "ok":
+        yield _asked("process", lambda: _ok_to_run(client, process_key), remedies.of_process)
+
+
+def _reached(name: str, settings: Settings) -> Line:
+    """Whether an address gives any HTTP answer at all."""
+    address = getattr(settings, name)
+    what = {"api_url": "API address", "auth_url": "login address"}[name]
+    with closing(Transport(settings.timeout)) as transport:
+        answer = transport.exchange(Request("GET", address, "/"), Deadline.after(settings.timeout))
+    if answer.status:
+        return Line(what, "ok", f"{address} can be reached")
+    wanted = variable(name) if os.environ.get(variable(name)) else "ANYMATE_CLIENT_ID"
+    return Line(what, "wrong", answer.error, remedy=remedies.of_address(answer.error, wanted))
+
+
+def _asked(what: str, ask: Callable[[], Line], remedy: Callable[[AnymateGuardError], str]) -> Line:
+    try:
+        return ask()
+    except AnymateGuardError as error:
+        return Line(what, "wrong", str(error), remedy=remedy(error))
+
+
+def _logged_in(client: AnymateClient) -> Line:
+    log_in(client, Deadline.after(client.settings.timeout))
+    return Line("credentials", "ok", f"accepted for {client.settings.username}")
+
+
+def _ok_to_run(client: AnymateClient, process_key: str) -> Line:
+    advice = client.ok_to_run(process_key, deadline=Deadline.after(client.settings.timeout))
+    if advice.ok_to_run:
+        return Line("process", "ok", f"{process_key} is OK to run")
+    refusal = NotOkToRun(
+        process_key,
+        gate_open=advice.gate_open,
+        tasks_available=advice.tasks_available,
+        not_blocked_date=advice.not_blocked_date,
+    )
+    remedy = "a guard starts its run all the same, unless it says check_ok_to_run=True"
+    return Line("process", "warning", str(refusal), remedy=remedy)
+
+
+def _journal(troubles: Sequence[Event]) -> Line:
+    try:
+        book = journal.of_environment()
+    except ConfigurationError:
+        return Line("journal", "skipped", "was not looked at, as the settings are wrong")
+    states = [item.state for item in journal.read(book)]
+    opened, owed, refused = (states.count(state) for state in ("open", "owed", "refused"))
+    for trouble in troubles:
+        if trouble["event"] == "anymate.journal_unavailable":
+            return Line("journal", "wrong", f"{trouble['path']}: {trouble['error']}", remedy=trouble["remedy"])
+    says = f"{book.path} can be written; {opened} open, {owed} owed"
+    if refused:
+        remedy = "anymate-guard journal shows why, and anymate-guard journal drop gives it up"
+        return Line("journal", "warning", f"{says}, {refused} refused", remedy=remedy)
+    if owed:
+        return Line("journal", "warning", says, remedy="anymate-guard journal deliver sends what is owed")
+    return Line("journal", "ok", says)

@@ -1,0 +1,1 @@
+"""`anymate-guard exec` and `anymate-guard record`: a guard around any program."""

@@ -1,0 +1,61 @@
+"""The package's log lines while a command runs: kept for a summary, or shown as they come."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import structlog
+from structlog.typing import Processor
+
+from anymate_guard._commands.terminal import Paint
+
+Event = MutableMapping[str, Any]
+
+
+def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> list[Event]:
+    """Keep the package's warnings and errors in the list that is returned, from now on.
+
+    Args:
+        show: Print lines of this level ("info", "warning") and above to stderr; None prints none.
+        renderers: What makes text of a line, see `rendering`.
+    """
+    events: list[Event] = []
+    least = logging.CRITICAL if show is None else logging.getLevelName(show.upper())
+
+    def keep(_: object, level: str, event: Event) -> Event:
+        if level in {"warning", "error"} and str(event["event"]).startswith("anymate."):
+            events.append(dict(event))
+        if logging.getLevelName(level.upper()) < least:
+            raise structlog.DropEvent
+        return event
+
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, keep, structlog.processors.add_log_level, *renderers],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    return events
+
+
+def rendering(log_format: str) -> list[Processor]:
+    """What makes text of a line: "console" for people, "json" for programs."""
+    if log_format == "console":
+        return [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=Paint(sys.stderr).coloured, pad_event=0),
+        ]
+    return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(ensure_ascii=sys.stderr.encoding.lower() != "utf-8"),
+    ]
+
+
+def told(event: Event) -> str:
+    """An event on one line: what happened, why, and what to do."""
+    what = str(event["event"]).removeprefix("anymate.").replace("_", " ")
+    kpis = " ".join(f"{name}={event[name]}" for name in ("entries", "seconds_saved") if name in event)
+    parts = (event.get("path"), event.get("error"), event.get("remedy"), kpis)
+    return " ".join(f"{what}: {'; '.join(str(part) for part in parts if part)}".split())

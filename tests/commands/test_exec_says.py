@@ -1,0 +1,143 @@
+"""What `anymate-guard exec` says: the last words of a command that failed, log lines, and nothing at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anymate_guard.sandbox import Sandbox
+
+from .support import COMMAND, TIMEOUT, ended, recorded, started
+
+
+def run(script: str, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in `exec`."""
+    return ended("exec", *options, "jobs", "--", "sh", "-c", script, **environ)
+
+
+def reported(sandbox: Sandbox) -> list[str]:
+    """What people read in Anymate."""
+    return [failure["message"] for failure in sandbox.failures()]
+
+
+def test_last_words(sandbox: Sandbox) -> None:
+    """The last ten lines on stderr go into the failure's message, and all of it to stderr as it is."""
+    script = r"""
+        for n in 1 2 3 4 5 6 7 8 9; do echo line $n >&2; done
+        printf '50 %%\r100 %%\n\n\033[31mno such invoice: \303\246\033[0m\r\n' >&2; printf 'the end' >&2; exit 3
+    """
+    done = run(script, "--report-failure")
+    assert done.returncode == 3
+    numbered = [f"line {n}" for n in range(1, 10)]
+    shown = "50 %\n100 %\n\n\033[31mno such invoice: æ\033[0m\nthe end"  # as Python reads the ends of lines
+    assert done.stderr == "\n".join(numbered) + "\n" + shown
+    last = "\n".join([*numbered[2:], "100 %", "no such invoice: æ", "the end"])
+    assert reported(sandbox) == [f"CommandFailed: 'sh' ended with exit code 3: {last}"]
+
+
+def test_last_words_hold_no_secret(sandbox: Sandbox) -> None:
+    """A password that the command wrote to stderr is masked in what Anymate is told."""
+    run('echo "login with $SECRET" >&2; exit 3', "--report-failure", SECRET=sandbox.environ["ANYMATE_PASSWORD"])
+    assert reported(sandbox) == ["CommandFailed: 'sh' ended with exit code 3: login with ***"]
+
+
+def test_no_last_words(sandbox: Sandbox) -> None:
+    """Without `--report-failure` stderr is the command's own, also a terminal; of a success nothing is reported."""
+    assert run("echo no >&2", "--report-failure").stderr == "no\n"
+    assert reported(sandbox) == []
+    same = 'test "$(readlink /proc/self/fd/2)" = "$(readlink /proc/$PPID/fd/2)" && echo same'
+    assert run(same).stdout == "same\n"
+
+
+def test_a_program_left_behind(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A program that the command leaves behind, with stderr open, doesn't keep `exec` from its end."""
+    with (tmp_path / "stderr").open("w") as stderr:
+        done = subprocess.run(
+            [*COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c", "echo no >&2; sleep 30 & exit 3"],
+            stderr=stderr,
+            stdout=subprocess.DEVNULL,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode == 3
+    assert reported(sandbox) == ["CommandFailed: 'sh' ended with exit code 3: no"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_last_words_that_nobody_reads(sandbox: Sandbox) -> None:
+    """A stderr that is closed, or whose reader has left, keeps the command neither from its work nor from its end."""
+    script = "yes no | head -n 300000 >&2; exit 3"
+    command = [*COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c", script]
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], timeout=TIMEOUT, check=False)
+    assert closed.returncode == 3
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(TIMEOUT) == 3
+    assert [message.count("\nno") for message in reported(sandbox)] == [9, 9]
+
+
+def test_verbose(sandbox: Sandbox) -> None:
+    """`-v` prints the guard's log lines as they come, for people or, with `--log-format json`, for programs."""
+    with started("exec", "-v", "jobs", "--", "sh", "-c", "read line") as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert re.match(r"\d\d:\d\d:\d\d \[info     \] anymate.run_started process_key=jobs run_id=\d+$", line.rstrip())
+        process.communicate("go on\n", timeout=TIMEOUT)
+    done = run("exit 3", "-v", "--log-format", "json")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("anymate.run_started", "info"),
+        ("anymate.run_finished", "info"),
+    ]
+    assert lines[1]["outcome"] == "failed"
+
+
+def test_log_format(sandbox: Sandbox) -> None:
+    """`--log-format` alone prints warnings and errors as they come, in place of the line at the end."""
+    sandbox.fail_next("FinishRun", status=401, times=2)
+    done = run("exit 0", "--log-format", "json")
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (line["event"], line["level"], line["process_key"]) == ("anymate.finish_stored", "warning", "jobs")
+
+
+def test_quiet(sandbox: Sandbox) -> None:
+    """`-q` says nothing of trouble that can wait; what keeps the command from being run is said."""
+    sandbox.fail_next("FinishRun", status=401, times=2)
+    assert run("exit 0", "-q").stderr == ""
+    sandbox.set_process("jobs", stopped=True)
+    assert run("exit 0", "-q", "--check-ok-to-run").stderr == ""
+    assert "ANYMATE_PASSWORD: is missing" in run("exit 0", "-q", ANYMATE_PASSWORD="").stderr
+    assert "can't run 'nothing'" in ended("exec", "-q", "jobs", "nothing").stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_terminal(sandbox: Sandbox) -> None:
+    """In a terminal log lines have colours, unless `NO_COLOR` forbids them."""
+    from tests.support.screen import screen
+
+    with screen("exec", "-v", "jobs", "true") as shown:
+        assert shown.ended() == 0
+    assert shown.colours
+    with screen("exec", "-v", "jobs", "true", NO_COLOR="1") as shown:
+        assert shown.ended() == 0
+    assert shown.colours == set()
+    assert shown.lines[0].split()[2:4] == ["]", "anymate.run_started"]
+
+
+def test_guarded_bot_without_credentials(sandbox: Sandbox) -> None:
+    """A guarded Python bot in `exec` hears what to do about the credentials that it was not given."""
+    bot = "from anymate_guard import anymate_run\nwith anymate_run() as run:\n    run.add_entries(2)\n"
+    done = ended("exec", "jobs", "--", sys.executable, "-c", bot)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-3:] == [
+        "anymate_guard.errors.ConfigurationError: 2 problems:",
+        "  - ANYMATE_CLIENT_SECRET: is missing; `anymate-guard exec --keep-credentials` passes it on",
+        "  - ANYMATE_PASSWORD: is missing; `anymate-guard exec --keep-credentials` passes it on",
+    ]
+    assert recorded(sandbox) == [(None, None)]

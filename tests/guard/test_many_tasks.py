@@ -1,0 +1,33 @@
+"""Many tasks at once, while Anymate says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from anymate_guard import UnreachableError, anymate_run
+from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.clients import client_of, ends_within
+from tests.support.proxy import FaultProxy
+
+
+@pytest.mark.parametrize("silent", ["token", "StartRun"])
+def test_many_tasks(sandbox: Sandbox, proxy: FaultProxy, silent: str) -> None:
+    """320 guards that are entered at once, while the server says nothing, are each out at their deadline."""
+
+    async def enter(number: int) -> None:
+        with ends_within(2), pytest.raises(UnreachableError):
+            async with anymate_run(f"process-{number}", client=client, require_start=True):
+                pass
+
+    async def main() -> None:
+        await asyncio.gather(*map(enter, range(320)))
+
+    with client_of(sandbox, proxy.url, timeout=10, deadline=2) as client:
+        if silent != "token":
+            client.ok_to_run("invoice-intake")
+        proxy.break_next(silent, faults.silence, times=math.inf)
+        asyncio.run(main())

@@ -1,0 +1,1 @@
+"""What test tools record, replace and forbid."""
