@@ -41,6 +41,7 @@ _OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refu
 _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
     AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
+_BY_ID = f"{_READ} WHERE id = ?"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
 _UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
@@ -246,6 +247,14 @@ class Rows:
         """Whether an address was unreachable less than a minute ago."""
         found = self._connection.execute("SELECT at FROM outages WHERE address = ?", (address,)).fetchone()
         return found is not None and type(found[0]) is float and abs(now - found[0]) < _OUTAGE
+
+    def makes_sense(self, number: int) -> bool:
+        """Whether a row can be read, if there is one."""
+        found = self._connection.execute(_BY_ID, (number,)).fetchone()
+        try:
+            return found is None or Row.of(found).id == number
+        except (ValueError, TypeError):
+            return False
 
     def put(self, row: Row) -> None:
         """Write a row."""

@@ -286,6 +286,8 @@ class Journal:
                 rows.drop(number, self.owner.id)
             elif number not in self._written:
                 rows.put(row)
+            elif not rows.makes_sense(number):
+                rows.put(row)  # somebody made a mess of it
             elif not rows.put_mine(row, self.owner.id):
                 row = self._begin_anew(number)
                 wrote[number] = None

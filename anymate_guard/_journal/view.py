@@ -25,6 +25,9 @@ class Table(Protocol):
     def of_owner(self, owner: int) -> list[Row]:
         """The rows of an owner."""
 
+    def makes_sense(self, number: int) -> bool:
+        """Whether a row can be read, if there is one."""
+
     def outage(self, address: str, now: float) -> bool:
         """Whether an address was unreachable less than a minute ago."""
 
@@ -110,7 +113,8 @@ class View:
         """Raise `RowTaken` for a row of this program that another one has taken."""
         if self.written(row.id):
             rows = (other for other in self.written_of(row) if other.id == row.id)
-            if not any(other.owner == self.me or can_be_taken_back(other) for other in rows):
+            still = any(other.owner == self.me or can_be_taken_back(other) for other in rows)
+            if not still and self.table.makes_sense(row.id):
                 raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:

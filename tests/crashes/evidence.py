@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from anymate_guard._deadline import Deadline
+from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
 from anymate_guard.sandbox import Sandbox
 
@@ -152,22 +152,25 @@ def check(sandbox: Sandbox, evidence: Evidence, state: Path) -> None:
     runs = sandbox.runs()
     assert [run for run in runs if not run["finished"]] == []
     assert [stay for stay in evidence.stays if stay.entered and stay.run_id is None] == []
-    assert Journal.at(state).rows(Deadline.after(20)) == []
+    assert rows_of(Journal.at(state)) == []
 
     finished = {run["runId"]: datetime.fromisoformat(run["finishedAt"] or "").timestamp() for run in runs}
     ended = [(stay.run_id, stay.end) for stay in evidence.stays if stay.run_id]
     too_early = [(run_id, finished[run_id], end) for run_id, end in ended if finished[run_id] < end]
     assert too_early == [], "finished while somebody was in it"
 
-    least: defaultdict[int | None, int] = defaultdict(int)
-    most: defaultdict[int | None, int] = defaultdict(int)
+    # By process, as what was counted gets a run of its own when somebody else has ended the one that it was counted in.
+    least: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    credited: Counter[str] = Counter()
     for stay in evidence.stays:
-        least[stay.run_id] += evidence.least(stay)
-        most[stay.run_id] += stay.begun
-    credited = {run["runId"]: run["creditedEntries"] or 0 for run in runs}
-    lost = {run_id: (least[run_id], credit) for run_id, credit in credited.items() if credit < least[run_id]}
+        least[stay.key] += evidence.least(stay)
+        most[stay.key] += stay.begun
+    for run in runs:
+        credited[run["processKey"]] += run["creditedEntries"] or 0
+    lost = {key: (least[key], credited[key]) for key in least if credited[key] < least[key]}
     assert lost == {}, "credited less than was counted"
-    gained = {run_id: (most[run_id], credit) for run_id, credit in credited.items() if credit > most[run_id]}
+    gained = {key: (most[key], credit) for key, credit in credited.items() if credit > most[key]}
     assert gained == {}, "credited more than was counted"
 
 

@@ -74,6 +74,9 @@ class Rows:
     def outage(self, address: str, now: float) -> bool:  # noqa: ARG002  # an outage of this model ends with an answer
         return address in self._content.outages
 
+    def makes_sense(self, number: int) -> bool:  # noqa: ARG002  # all rows of the model do
+        return True
+
     def put(self, row: Row) -> None:
         self._content.rows[row.id] = row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -136,17 +137,15 @@ class World:
             if not others:
                 for guard in ready:
                     guard.waiting = False
-        ways: list[Callable[[], object]] = [lambda: self._step(current)]
-        ways += [lambda guard=guard: self._step(guard) for guard in ready if guard is not current]  # type: ignore[misc]
+        turns = [current, *(guard for guard in ready if guard is not current)]
+        ways: list[Callable[[], object]] = [functools.partial(self._step, guard) for guard in turns]
         guards = len(ways)
         ways += self._faults(current)
         choice = self.choices.pick(len(ways))
         if choice >= guards:
             self.injected += 1
         ways[choice]()
-        if 0 < choice < guards:
-            return [guard for guard in ready if guard is not current][choice - 1]
-        return current
+        return turns[choice] if choice < guards else current
 
     def _step(self, guard: Guard, outcome: str = "as asked") -> None:
         """Do what a guard has asked for, or the like."""
@@ -162,8 +161,8 @@ class World:
         found: list[Callable[[], object]] = []
         if isinstance(guard.ask, Call) and "answers" in self.faults:
             found += [
-                lambda kind=kind: self._step(guard, kind) for kind in ("refused", "lost before", "lost after", "late")
-            ]  # type: ignore[misc]
+                functools.partial(self._step, guard, how) for how in ("refused", "lost before", "lost after", "late")
+            ]
         if isinstance(guard.ask, Apply) and "file" in self.faults:
             found += [lambda: self._step(guard, "not written"), lambda: self._step(guard, "end not seen")]
         if guard.ask is not None and "interruptions" in self.faults:
@@ -174,7 +173,7 @@ class World:
         if "looks" in self.faults and guard.process.alive:
             found.append(lambda: self._look(guard.process))
         for what, effect in list(self.anymate.late):
-            found.append(lambda what=what, effect=effect: self._arrive(what, effect))  # type: ignore[misc]
+            found.append(functools.partial(self._arrive, what, effect))
         if "mistakes" in self.faults and guard.process.alive and len(self.machine.processes) > 1:
             found.append(lambda: self._mistake(guard.process))
         if "deletions" in self.faults:
@@ -249,7 +248,7 @@ class World:
             except BaseException as trouble:  # noqa: BLE001  # the life's own to decide about
                 error = trouble
             if how == "interrupted after":
-                if isinstance(error, AnymateGuardError):
+                if isinstance(error, AnymateGuardError) and isinstance(ask, Call):
                     self._note_uncertain(ask)
                 self._tell(guard, "is interrupted after that")
                 error = KeyboardInterrupt()

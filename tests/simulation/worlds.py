@@ -84,10 +84,10 @@ def try_large(seed: int, seen: Seen) -> None:
     _try(plans, choices, faults, 30, seen, f"seed {seed}")
 
 
-def large_for(seconds: float, seed: int, seen: Seen) -> Iterator[int]:
-    """Try large worlds for some time; yields the seed of each one."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def large_for(seconds: float, seed: int, seen: Seen, most: int | None = None) -> Iterator[int]:
+    """Try large worlds for some time, so many at the most; yields the seed of each one."""
+    end, last = time.monotonic() + seconds, None if most is None else seed + most
+    while time.monotonic() < end and seed != last:
         try_large(seed, seen)
         yield seed
         seed += 1

@@ -14,7 +14,7 @@ NURSERY = """
 import os, signal, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 from anymate_guard import anymate_run
-from anymate_guard._lifecycle import recorder, sharing
+from anymate_guard._journal.journal import all_journals
 import anymate_guard._http.transport, structlog
 
 class Bodies:
@@ -35,7 +35,8 @@ class Bodies:
         error = ValueError("flawed") if failed == "failed" else None
         guard.__exit__(error and type(error), error, None)
     def note(self, slot):
-        recorder._record(sharing.all_runs("open"))
+        for journal in all_journals():
+            journal.look()
 
 def live(path):
     with socket.socket(socket.AF_UNIX) as line:

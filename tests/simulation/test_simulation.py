@@ -1,0 +1,30 @@
+"""No order of steps and no fault in the simulation breaks a promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from .worlds import ALL_FAULTS, SMALL, Seen, large_for, try_small
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_worlds_in_every_order(name: str) -> None:
+    """Guards share runs, are interrupted, killed, taken for dead and cut off, and each KPI is credited once."""
+    seen = Seen()
+    try_small(name, ALL_FAULTS, 1, seen)
+    assert seen.faults > 10
+
+
+def test_two_programs_with_two_faults() -> None:
+    """Two programs on one process keep every promise whichever two things happen to them."""
+    seen = Seen()
+    try_small("two programs", ALL_FAULTS, 2, seen)
+    assert seen.schedules > 10_000
+
+
+def test_large_worlds() -> None:
+    """Worlds of several programs and processes, drawn at random, keep every promise."""
+    seen = Seen()
+    for _ in large_for(20, 1, seen, most=400):
+        pass
+    assert seen.schedules > 10
