@@ -105,9 +105,11 @@ class View:
 
     def in_use(self, row: Row) -> bool:
         """Whether a live program is in the row's run, or about to start or finish it."""
-        if row.state in {"done", "refused"} or row.owner == 0:
+        if row.state in {"done", "refused"}:
             return False
-        return self.mine(row.id) if row.owner == self.me else self.alive(row.owner, row.began)
+        if self.mine(row.id):  # also where another program has made it nobody's, as it believed this one dead
+            return True
+        return row.owner not in {0, self.me} and self.alive(row.owner, row.began)
 
     def check_not_taken(self, row: Row) -> None:
         """Raise `RowTaken` for a row of this program that another one has taken."""

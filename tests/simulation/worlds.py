@@ -76,8 +76,8 @@ def try_large(seed: int, seen: Seen) -> None:
         Failed: A promise was broken.
     """
     rng = random.Random(seed)
-    plans = tuple(_random_plans(rng))
     faults = frozenset(rng.sample(sorted(ALL_FAULTS), rng.randint(1, len(ALL_FAULTS))))
+    plans = tuple(_random_plans(rng, adopting="mistakes" not in faults))  # what is taken of an adopter gets no new run
     if "deletions" in faults:
         faults -= {"mistakes"}  # what a program took of another is known to the file only
     choices = Choices(budget=30, rng=rng, odds=rng.choice([0.03, 0.1, 0.3]))
@@ -93,7 +93,7 @@ def large_for(seconds: float, seed: int, seen: Seen, most: int | None = None) ->
         seed += 1
 
 
-def _random_plans(rng: random.Random) -> Iterator[Plan]:
+def _random_plans(rng: random.Random, *, adopting: bool) -> Iterator[Plan]:
     for number in range(rng.randint(2, 7)):
         credit = rng.choice(["always", "succeeded", "never"])
         yield plan(
@@ -101,7 +101,7 @@ def _random_plans(rng: random.Random) -> Iterator[Plan]:
             rng.choice("ABCD"),
             rng.choice("ppq"),
             username=rng.choice(["mate", "mate", "second"]),
-            adopts=rng.random() < 0.2,
+            adopts=rng.random() < 0.2 and adopting,
             options=Options(default_credit=credit, require_start=rng.random() < 0.2),  # type: ignore[arg-type]
         )
 
