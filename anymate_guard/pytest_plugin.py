@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from anymate_guard._journal.journal import Journal
-    from anymate_guard._journal.rules import Row
+    from anymate_guard._journal.rows import Row
     from anymate_guard.sandbox import FailureView, RequestView, RunView, Sandbox
 
 _FIXTURE = "anymate_sandbox"

@@ -31,7 +31,7 @@ class Row:
 
 
 ROWS = (
-    Row("one guarded run / the same by hand on requests.Session", "run", "guarded", "by hand", 0.5),
+    Row("one guarded run / the same by hand on requests.Session", "run", "guarded", "by hand", 0.6),
     Row("one guarded run / official SDK", "run", "guarded", "sdk", 0.15),
     Row("one guarded run / http.client", "run", "guarded", "http.client", 2.5),
     Row("one guarded run, JSON log to a file / requests.Session", "logged", "guarded", "by hand", 0.6),

@@ -18,7 +18,7 @@ from anymate_guard._commands.log import collected, told
 from anymate_guard._commands.table import columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, say, sign
 from anymate_guard._journal.contents import Line, history_of
-from anymate_guard._journal.rules import Unavailable
+from anymate_guard._journal.rows import Unavailable
 
 _UNITS = {"min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BAR = 40

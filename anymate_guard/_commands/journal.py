@@ -19,7 +19,7 @@ from anymate_guard._commands.terminal import Paint, say
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row, Unavailable
+from anymate_guard._journal.rows import Row, Unavailable
 
 _COLOURS = {"open": "green", "owed": "yellow", "refused": "red", "maybe open": "yellow"}
 _SHORT = 7  # digits of an id that are shown

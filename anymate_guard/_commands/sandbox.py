@@ -73,7 +73,8 @@ def _started(port: int | None) -> Sandbox | None:
             return Sandbox(number, access_log=_print_access).start()
         except OSError as error:
             then = "trying the next one" if port is None else "take another with --port"
-            say("sandbox", f"can't serve on port {number}: {error.strerror}; {then}")
+            reason = str(error.strerror).partition(" (")[0]  # without the address, which Python says again
+            say("sandbox", f"can't serve on port {number}: {reason}; {then}")
     return None
 
 
@@ -83,7 +84,8 @@ def _print_access(client: str, request: str, status: int | None) -> None:
         return
     level, shown = "INFO", ascii(request)[1:-1]  # what could steer the terminal is escaped
     answer = "no answer" if status is None else f"{status} {responses.get(status, '')}".strip()
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+    # Not on Windows, where an old console shows the codes themselves.
+    if sys.platform != "win32" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         colour = _COLOURS.get((status or 0) // 100, _BRIGHT_RED)
         level, shown, answer = f"\033[32m{level}\033[0m", f"\033[1m{shown}\033[0m", f"\033[{colour}m{answer}\033[0m"
     with contextlib.suppress(OSError):

@@ -41,9 +41,10 @@ class Leaving:
 class _Held:
     """What `with` holds."""
 
+    forget: Callable[[], None] | None = None
+
     def __init__(self, guard: Any, function: Callable[..., Any]) -> None:
         self.guard = guard
-        self.forget: Callable[[], None] | None = None
         self._function = function
 
     def __call__(self, *error: Any) -> Any:

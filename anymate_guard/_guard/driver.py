@@ -13,7 +13,7 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journal import Journal, close_all
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Ask, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up

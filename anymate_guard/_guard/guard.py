@@ -177,8 +177,8 @@ class Guard:
         use = _Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:
+                Leaving.expect(self, lambda: self._forget(use))  # first, as an interruption may come at once
                 self._use = use
-                Leaving.expect(self, lambda: self._forget(use))
                 return use
         raise RuntimeError(
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"

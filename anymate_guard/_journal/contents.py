@@ -9,7 +9,8 @@ import attrs
 
 from anymate_guard._journal.database import Rows
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row, View
+from anymate_guard._journal.rows import Row
+from anymate_guard._journal.view import View
 
 _PATIENCE = 10.0  # seconds for one look at the journal
 

@@ -14,14 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anymate_guard._journal.rules import FIELDS, Finish, Row, View
+from anymate_guard._journal.rows import Finish, Row
+from anymate_guard._journal.view import View
 
 Connection = sqlite3.Connection
 TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 
 _VERSION = 2
 _SCHEMA = (
-    f"CREATE TABLE rows ({', '.join(FIELDS)}, PRIMARY KEY (id))",
+    f"CREATE TABLE rows ({', '.join(Row._fields)}, PRIMARY KEY (id))",
     "CREATE INDEX of_process ON rows (address, process_key) WHERE state <> 'refused'",
     """CREATE INDEX abandoned ON rows (address, username, began)
     WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
@@ -32,8 +33,8 @@ _SCHEMA = (
     "CREATE INDEX ended ON history (ended)",
     "CREATE TABLE file (number)",
 )
-_COLUMNS = ", ".join(FIELDS)
-_MARKS = ", ".join("?" * len(FIELDS))
+_COLUMNS = ", ".join(Row._fields)
+_MARKS = ", ".join("?" * len(Row._fields))
 _READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
 _ALL = f"{_READ} ORDER BY began"
 _OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused'"
@@ -67,23 +68,13 @@ class Database:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._move_to(folder)
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
         self.distrusted: str | None = None  # why the folder is not the one that was asked for
         self._connection: Connection | None = None
         self._inode = 0
         self._durable = True
         self._unnamed = False  # whether the file's name may not be on the disk yet
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self.folder / "journal.sqlite3"
-
-    @property
-    def locks(self) -> Path:
-        """The file that owners lock."""
-        return self.folder / "owners.lock"
 
     def connect(self) -> bool:
         """See that the file that has its name now is open; True if it was opened just now.
@@ -92,12 +83,12 @@ class Database:
             sqlite3.Error: It can't be used.
             OSError: It can't be made.
         """
-        if self._connection is not None and _inode(str(self.path)) != self._inode:
+        if self._connection is not None and _inode(self._name) != self._inode:
             self.disconnect()  # it was moved aside or deleted
         if self._connection is not None:
             return False
         self._make()
-        self._inode = _inode(str(self.path))
+        self._inode = _inode(self._name)
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
@@ -114,25 +105,14 @@ class Database:
             connection.close()
 
     @contextmanager
-    def changing(self) -> Iterator[Rows]:
-        """Do all that is in the block, or nothing; nobody else changes anything meanwhile."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield Rows(connection)
-
-    @contextmanager
-    def reading(self) -> Iterator[Rows]:
-        """Read one state of the file, whoever is changing it."""
-        with self._transaction("BEGIN") as connection:
-            yield Rows(connection)
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[Connection]:
+    def transaction(self, *, write: bool) -> Iterator[Rows]:
+        """Do all that is in the block, or nothing; while writing, nobody else changes anything."""
         connection = self._connection
         if connection is None:
             raise sqlite3.OperationalError("the journal is not open")
-        connection.execute(begin)
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
-            yield connection
+            yield Rows(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -161,6 +141,11 @@ class Database:
                 with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
                     another.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def _move_to(self, folder: Path) -> None:
+        self.folder = folder
+        self.path, self.locks = folder / "journal.sqlite3", folder / "owners.lock"
+        self._name = str(self.path)  # a Path takes longer to look at
+
     def _make(self) -> None:
         """Make the folder and the file, unless they are there; take another folder if these can't be believed."""
         try:
@@ -169,7 +154,7 @@ class Database:
             if self.distrusted is not None:
                 raise
             self.distrusted = str(error)
-            self.folder = Path(tempfile.gettempdir()) / f"anymate_guard-{_user()}"
+            self._move_to(Path(tempfile.gettempdir()) / f"anymate_guard-{_user()}")
             self._make_in_folder()
 
     def _make_in_folder(self) -> None:
@@ -214,7 +199,7 @@ class Database:
     def move_aside(self) -> str:
         """Let the next operation begin a new file, as this one is damaged; what people can do comes back."""
         aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        if _inode(str(self.path)) == self._inode:  # else another program was faster
+        if _inode(self._name) == self._inode:  # else another program was faster
             try:
                 for suffix in ("-wal", "-shm", ""):
                     with contextlib.suppress(FileNotFoundError):
@@ -264,11 +249,11 @@ class Rows:
 
     def put(self, row: Row) -> None:
         """Write a row."""
-        self._connection.execute(_PUT, _values(row))
+        self._connection.execute(_PUT, row)
 
     def put_mine(self, row: Row, me: int) -> bool:
         """Write a row that is there already; False if another program has taken it."""
-        return self._connection.execute(_UPDATE, (*_values(row), row.id, me)).rowcount == 1
+        return self._connection.execute(_UPDATE, (*row, row.id, me)).rowcount == 1
 
     def drop(self, number: int, me: int | None = None) -> None:
         """Delete a row; given an owner, only if it is that one's."""
@@ -277,7 +262,7 @@ class Rows:
         else:
             self._connection.execute(_DROP_MINE, (number, me))
 
-    def change(self, view: View, address: str) -> None:
+    def change(self, view: View) -> None:
         """Write what a rule changed."""
         for row in view.puts.values():
             self.put(row)
@@ -286,9 +271,9 @@ class Rows:
         for finish, how in view.history:
             self._connection.execute(_NOTE, _line(finish, how, view.now))
         if view.reachable is False:
-            self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (address, view.now))
+            self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (view.address, view.now))
         elif view.reachable and view.outage:
-            self._connection.execute("DELETE FROM outages WHERE address = ?", (address,))
+            self._connection.execute("DELETE FROM outages WHERE address = ?", (view.address,))
 
     def empty(self) -> None:
         """Delete everything."""
@@ -327,10 +312,6 @@ def is_damaged(error: Exception) -> bool:
         sign in str(error) for sign in ("no such", "columns", "decode", "already exists")
     )
     return foreign or isinstance(error, sqlite3.IntegrityError) or type(error) is sqlite3.DatabaseError
-
-
-def _values(row: Row) -> tuple[object, ...]:
-    return tuple([getattr(row, name) for name in FIELDS])
 
 
 def _line(finish: Finish, how: str, now: float) -> tuple[object, ...]:

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
 from anymate_guard._journal.owners import Owner
-from anymate_guard._journal.rules import Entry, Row, RowTaken, Unavailable, View, released
+from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
+from anymate_guard._journal.view import View
 from anymate_guard._log import emit
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
@@ -154,7 +155,7 @@ class Journal:
 
         def work() -> T:
             self._open()
-            with self._database.reading() as rows:
+            with self._database.transaction(write=False) as rows:
                 return rule(self._view(rows, address))
 
         return self._patiently(work, patience)
@@ -179,7 +180,7 @@ class Journal:
 
         def work() -> None:
             self._open()
-            with self._database.changing() as rows:
+            with self._database.transaction(write=True) as rows:
                 rows.empty()
 
         self._patiently(work, _EMPTYING)
@@ -227,13 +228,13 @@ class Journal:
         self._open()
         self._in_transaction = threading.get_ident()
         try:
-            with self._database.changing() as rows:
+            with self._database.transaction(write=True) as rows:
                 if self._unsure:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
                 result = rule(view)
-                rows.change(view, address)
+                rows.change(view)
                 if view.look and time.monotonic() - self._swept > _HOUR:
                     rows.forget_history(view.now)
                     self._swept = time.monotonic()
@@ -251,13 +252,13 @@ class Journal:
             self._looked = since
         return View(
             rows,
+            address,
             self.owner.id,
             self.owner.alive,
             lambda number: self._wanted.get(number) is not None,
             self._written.__contains__,
             now=now,
             boot=now - since,
-            outage=rows.outage(address, now),
             look=look,
         )
 

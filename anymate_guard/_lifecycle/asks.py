@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from anymate_guard._journal.rules import Entry, View
+from anymate_guard._journal.rows import Entry
+from anymate_guard._journal.view import View
 
 T = TypeVar("T")
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Row, Unavailable, View, is_busy
+from anymate_guard._journal.rows import Row, Unavailable
+from anymate_guard._journal.rules import is_busy
+from anymate_guard._journal.view import Claims, View
 from anymate_guard._lifecycle.asks import Apply, Call, Life, Read, Wait
 from anymate_guard._lifecycle.options import Mate
 from anymate_guard.errors import UnreachableError

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anymate_guard._journal.rules import Entered, Unavailable, View, enter, opened
+from anymate_guard._journal.rows import Unavailable
+from anymate_guard._journal.rules import Entered, enter, opened
+from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up, take_back

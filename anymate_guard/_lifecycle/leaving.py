@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from anymate_guard._journal.rules import Finish, Left, Unavailable, give_back, leave, others_in_run
+from anymate_guard._journal.rows import Finish, Unavailable
+from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
 from anymate_guard._lifecycle.asks import Drop, GiveBack, IsWritten, Life, Read, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options

@@ -8,20 +8,9 @@ from typing import Literal
 import attrs
 
 from anymate_guard._api.client import means_not_open
-from anymate_guard._journal.rules import (
-    Finish,
-    Row,
-    Standing,
-    Unavailable,
-    View,
-    acknowledge,
-    begin,
-    claim,
-    name,
-    not_open,
-    put_off,
-    refuse,
-)
+from anymate_guard._journal.rows import Finish, Row, Unavailable
+from anymate_guard._journal.rules import Standing, acknowledge, begin, claim, name, not_open, put_off, refuse
+from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Drop, GiveBack, Life, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError

@@ -9,7 +9,8 @@ from typing import Literal
 
 import attrs
 
-from anymate_guard._journal.rules import Claims, Entry, Row
+from anymate_guard._journal.rows import Entry, Row, new_id
+from anymate_guard._journal.view import Claims
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Mate, Options
 from anymate_guard._process.locks import Lock
@@ -120,6 +121,7 @@ class Program:
             state="starting" if options.run_id is None else "open",
             zeros=options.zeros("interrupted"),
             adopted=options.run_id is not None,
+            id=new_id(),
         )
         shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
         way.claims = shared.claims

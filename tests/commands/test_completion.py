@@ -33,7 +33,7 @@ def _shell(tmp_path: Path) -> Path:
         ("anymate-guard jo", "anymate-guard journal "),
         ("anymate-guard exec --report", "anymate-guard exec --report-failure "),
         ("anymate-guard demo --log-format j", "anymate-guard demo --log-format json "),
-        ("anymate-guard journal d", "anymate-guard journal deliver "),
+        ("anymate-guard journal de", "anymate-guard journal deliver "),
         ("anymate-guard exec jobs -- mybot --report", "anymate-guard exec jobs -- mybot --report"),
     ],
 )

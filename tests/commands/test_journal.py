@@ -1,7 +1,10 @@
-"""`anymate-guard journal` and `anymate-guard journal deliver`."""
+"""`anymate-guard journal`, `journal deliver` and `journal drop`."""
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,21 @@ def owe(sandbox: Sandbox, key: str = "jobs", entries: int = 3, **environ: str) -
     assert ended("exec", key, "--", "sh", "-c", script, **environ).returncode == 0
 
 
+def shown(text: str) -> list[str]:
+    """Lines, with one space between columns, and A for an age and ID and N for numbers that differ each time."""
+    text = re.sub(r"(?m)^[0-9a-f]{7}\b", "ID", text)
+    text = re.sub(r"\b\d{5,}\b", "N", re.sub(r"(?m) \d+ (s|min)$", " A", text))
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def account(sandbox: Sandbox, user: str = "mate@sandbox") -> str:
+    """The heading above what an account owes."""
+    return re.sub(r"\d{5,}", "N", f"{user} at {sandbox.url}")
+
+
+HEAD = "ID STATE PROCESS RUN ENTRIES TIME SAVED AGE"
+
+
 def test_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     """An empty journal is said to be empty, and where it is."""
     done = ended("journal")
@@ -29,41 +47,39 @@ def test_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_open_and_owed(sandbox: Sandbox) -> None:
-    """Rows of live owners are open, finishes that were not delivered are owed; no credentials are needed."""
+    """What live programs are in is open, what was not delivered is owed, with age and reason; without credentials."""
     with started("exec", "jobs", "--", "sh", "-c", "echo ready; read line") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         owe(sandbox, "mails")  # a guard that is entered later would deliver it
         rows = journal(ANYMATE_USERNAME="", ANYMATE_PASSWORD="")
-        table = ended("journal").stdout.splitlines()
+        table = ended("journal").stdout
         process.communicate("go on\n")
-    account = {"address": sandbox.url, "username": sandbox.environ["ANYMATE_USERNAME"]}
+    assert all(0 < row.pop("ageSeconds") < 60 for row in rows)
+    assert all(re.fullmatch(r"[0-9a-f]{14}", row.pop("id")) for row in rows)
+    place = {"address": sandbox.url, "username": sandbox.environ["ANYMATE_USERNAME"]}
     ids = {run["processKey"]: run["runId"] for run in sandbox.runs()}
-    opened = {
-        "state": "open",
-        "processKey": "jobs",
-        "runId": ids["jobs"],
-        "entries": None,
-        "secondsSaved": None,
-    }
-    owed = {"state": "owed", "processKey": "mails", "runId": ids["mails"], "entries": 3, "secondsSaved": 12.5}
-    assert rows == [{**opened, **account}, {**owed, **account}]
-    assert [line.split()[:5] for line in table] == [
-        ["state", "processKey", "runId", "entries", "secondsSaved"],
-        ["open", "jobs", str(ids["jobs"]), "–", "–"],
-        ["owed", "mails", str(ids["mails"]), "3", "12.5"],
-    ]
+    refused = "FinishRun was refused by Anymate (HTTP 401): a fresh token was refused, too: The sandbox was asked to"
+    opened = {"state": "open", "processKey": "jobs", "entries": None, "secondsSaved": None, "reason": None}
+    owed = {"state": "owed", "processKey": "mails", "entries": 3, "secondsSaved": 12.5}
+    assert rows[0] == {**opened, "runId": ids["jobs"], **place}
+    assert rows[1] == {**owed, "runId": ids["mails"], "reason": f"{refused} answer 401.", **place}
+    assert max(map(len, table.splitlines())) <= 80
+    lines = shown(table)
+    assert lines[:4] == [account(sandbox), HEAD, "ID open jobs N – – A", "ID owed mails N 3 12.5 s A"]
+    assert " ".join(lines[4:]) == f"{refused} answer 401."
 
 
 def test_run_that_has_not_begun(sandbox: Sandbox) -> None:
-    """A program that is killed while it starts a run owes nothing, as no work was done."""
+    """A program that is killed while it starts a run owes nothing, as no work was done; the run may be open."""
     sandbox.fail_next("StartRun", hang=True)
     with started("exec", "jobs", "--", "true") as process:
         until(lambda: under_way(sandbox, "StartRun"))
         assert [row["state"] for row in journal()] == ["open"]
         process.kill()
-    assert journal() == []
-    assert ended("journal", "deliver").returncode == 0
+    assert [row["state"] for row in journal()] == ["maybe open"]
+    done = ended("journal", "deliver")
+    assert (done.returncode, done.stdout) == (0, "0 delivered, 0 still owed\n")
 
 
 def test_deliver(sandbox: Sandbox) -> None:
@@ -73,10 +89,20 @@ def test_deliver(sandbox: Sandbox) -> None:
         assert process.stdout.readline() == "ready\n"
         owe(sandbox, "mails")
         done = ended("journal", "deliver")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "1 settled, 0 still owed\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1 delivered, 0 still owed\n", "")
         assert [run["finished"] for run in sandbox.runs()] == [False, True]
         process.communicate("go on\n")
     assert recorded(sandbox) == [(None, None), (3, 13)]
+
+
+def test_deliver_after_an_outage(sandbox: Sandbox) -> None:
+    """`deliver` tries at once when a person asks, however short ago Anymate was unreachable."""
+    sandbox.close()
+    assert ended("exec", "jobs", "true", ANYMATE_DEADLINE="1").returncode == 0
+    sandbox.start()
+    done = ended("journal", "deliver")
+    assert (done.returncode, done.stdout) == (0, "1 delivered, 0 still owed\n")
+    assert recorded(sandbox) == [(None, None)]
 
 
 def test_what_cannot_be_delivered(sandbox: Sandbox) -> None:
@@ -86,20 +112,47 @@ def test_what_cannot_be_delivered(sandbox: Sandbox) -> None:
     owe(sandbox, "jobs")
     sandbox.fail_next("FinishRun", status=403, times=9, process_key="mails")
     done = ended("journal", "deliver")
-    owed_by = f"owed to {sandbox.url} by {sandbox.environ['ANYMATE_USERNAME']}"
-    assert (done.returncode, done.stdout) == (1, f"1 settled, 1 still owed\n  {owed_by}\n")
+    assert done.returncode == 1
+    assert shown(done.stdout)[:4] == [
+        "1 delivered, 1 still owed",
+        account(sandbox),
+        HEAD,
+        "ID owed mails N 3 12.5 s A",
+    ]
     assert done.stderr.startswith("anymate-guard journal: finish stored: ")
     assert [row["processKey"] for row in journal()] == ["mails"]
 
 
 def test_refused_for_good(sandbox: Sandbox) -> None:
-    """A finish that is refused for good is not owed any more; it is told with its KPIs."""
+    """A finish that is refused for good is kept with the reason, for people to see; the exit code is 1, once."""
     owe(sandbox)
     sandbox.fail_next("FinishRun", status=400)
     done = ended("journal", "deliver")
-    assert (done.returncode, done.stdout) == (0, "1 settled, 0 still owed\n")
+    assert done.returncode == 1
     assert "finish refused" in done.stderr
     assert "entries=3" in done.stderr
+    assert shown(done.stdout) == [
+        "0 delivered, 0 still owed, 1 refused",
+        account(sandbox),
+        HEAD,
+        "ID refused jobs N 3 12.5 s A",
+        "FinishRun was refused by Anymate (HTTP 400): The sandbox was asked to",
+        "answer 400.",
+    ]
+    assert [row["state"] for row in journal()] == ["refused"]
+    assert ended("journal", "deliver").returncode == 0
+
+
+def test_deliver_as_json(sandbox: Sandbox) -> None:
+    """`deliver --json` tells programs what was delivered, what is owed still, and what was refused."""
+    owe(sandbox, "mails")
+    sandbox.fail_next("FinishRun", status=400, process_key="mails")
+    done = ended("journal", "deliver", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["delivered"], answer["owed"]) == (1, 0, [])
+    assert [(row["processKey"], row["state"], row["entries"]) for row in answer["refused"]] == [("mails", "refused", 3)]
+    done = ended("journal", "--json", "deliver")
+    assert json.loads(done.stdout) == {"delivered": 0, "owed": [], "refused": []}
 
 
 def test_somebody_elses(sandbox: Sandbox) -> None:
@@ -108,10 +161,8 @@ def test_somebody_elses(sandbox: Sandbox) -> None:
     ended("exec", "jobs", "--", "true", ANYMATE_USERNAME="another@sandbox", ANYMATE_DEADLINE="1")
     sandbox.start()
     done = ended("journal", "deliver")
-    assert (done.returncode, done.stdout) == (
-        1,
-        f"0 settled, 1 still owed\n  owed to {sandbox.url} by another@sandbox\n",
-    )
+    assert done.returncode == 1
+    assert shown(done.stdout)[:2] == ["0 delivered, 1 still owed", account(sandbox, "another@sandbox")]
 
 
 def test_deliver_while_disabled(sandbox: Sandbox) -> None:
@@ -122,15 +173,86 @@ def test_deliver_while_disabled(sandbox: Sandbox) -> None:
     assert len(sandbox.requests()) == before
 
 
-@pytest.mark.parametrize("arguments", [["journal"], ["journal", "--json"], ["journal", "deliver"]])
+def test_drop(sandbox: Sandbox) -> None:
+    """`drop --yes` gives up what is owed to an Anymate that is gone, by the ids that the list shows."""
+    sandbox.close()
+    for key in ("jobs", "mails"):
+        ended("exec", key, "true", ANYMATE_DEADLINE="1")
+    shown_ids = {row["processKey"]: row["id"][:7] for row in journal()}
+    done = ended("journal", "drop", "--yes", shown_ids["jobs"], shown_ids["jobs"].upper())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 dropped\n", "")
+    assert [row["processKey"] for row in journal()] == ["mails"]
+
+
+def test_drop_asks(sandbox: Sandbox) -> None:
+    """Where nobody can be asked, `drop` drops nothing without --yes."""
+    owe(sandbox)
+    (row,) = journal()
+    done = ended("journal", "drop", row["id"])
+    assert done.returncode == 1
+    assert done.stderr == "anymate-guard journal: nothing was dropped: say --yes where nobody can be asked\n"
+    assert len(journal()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("", 1), ("y", 0)])
+def test_drop_in_a_terminal(sandbox: Sandbox, answer: str, left: int) -> None:
+    """In a terminal it shows what is to be dropped, and asks; only a yes drops it."""
+    from tests.support.screen import screen
+
+    owe(sandbox)
+    (row,) = journal()
+    with screen("journal", "drop", row["id"]) as terminal:
+        terminal.until("Drop this? Its KPIs will never be credited. [y/N]")
+        assert any(line.startswith(row["id"][:7]) for line in terminal.lines)
+        terminal.type(f"{answer}\n")
+        assert terminal.ended() == left
+    assert len(journal()) == left
+
+
+def test_what_cannot_be_dropped(sandbox: Sandbox) -> None:
+    """An id that is none or several, or a run that a program is in, is refused; nothing is dropped then."""
+    with started("exec", "jobs", "--", "sh", "-c", "echo ready; read line") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        owe(sandbox, "mails")
+        ids = {row["processKey"]: row["id"] for row in journal()}
+        for name, code, says in (
+            ("xyz", 2, "there is no such id"),
+            ("", 2, "more than one id begins like this"),
+            (ids["jobs"], 1, "a program is in this run; it can't be dropped"),
+        ):
+            done = ended("journal", "drop", "--yes", ids["mails"], name)
+            assert (done.returncode, done.stdout) == (code, "")
+            assert done.stderr == f"anymate-guard journal: {name}: {says}\n"
+        assert len(journal()) == 2
+        process.communicate("go on\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_terminal(sandbox: Sandbox) -> None:
+    """In a terminal of 80 columns a long process key is cut, and states have colours."""
+    from tests.support.screen import screen
+
+    owe(sandbox, "the-process-with-the-longest-name-that-anybody-has-seen")
+    with screen("journal") as terminal:
+        assert terminal.ended() == 0
+    assert "brown" in terminal.colours
+    assert any("the-process-with-" in line and "...  " in line and line.endswith(" s") for line in terminal.lines)
+
+
+ACTIONS = [["journal"], ["journal", "--json"], ["journal", "deliver"], ["journal", "drop", "x"], ["history"]]
+
+
+@pytest.mark.parametrize("arguments", ACTIONS)
 def test_wrong_settings(sandbox: Sandbox, arguments: list[str]) -> None:
     """A wrong setting is said in one line, with exit code 2."""
     done = ended(*arguments, ANYMATE_DEADLINE="soon")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("anymate-guard journal: ANYMATE_DEADLINE: must be a number")
+    assert done.stderr.startswith(f"anymate-guard {arguments[0]}: ANYMATE_DEADLINE: must be a number")
 
 
-@pytest.mark.parametrize("arguments", [["journal"], ["journal", "--json"], ["journal", "deliver"]])
+@pytest.mark.parametrize("arguments", ACTIONS)
 def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path, arguments: list[str]) -> None:
     """A journal that can't be used is told, with its path and what to do, and not taken for an empty one."""
     file = tmp_path / "file"

@@ -63,7 +63,9 @@ def test_port() -> None:
         port = str(other.getsockname()[1])
         done = ended("sandbox", "--port", port)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"anymate-guard sandbox: can't serve on port {port}: ")
+    assert re.fullmatch(
+        rf"anymate-guard sandbox: can't serve on port {port}: [^()]+; take another with --port\n", done.stderr
+    )
     with started("sandbox", "--port", port) as process:
         assert process.stdout is not None
         assert f"'http://127.0.0.1:{port}'" in "".join(process.stdout.readline() for _ in range(6))
@@ -220,7 +222,7 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert owed["reason"].startswith("FinishRun got no usable answer from Anymate in time: HTTP 503")
         assert 0 <= owed["age"] < TIMEOUT
         ask(url, "/sandbox/faults", "DELETE")
-        assert ask(url, "/sandbox/journal", "POST") == {"message": "1 settled, 0 still owed."}
+        assert ask(url, "/sandbox/journal", "POST") == {"message": "1 delivered, 0 still owed."}
         assert ask(url, "/sandbox/journal") == []
         assert [view["creditedEntries"] for view in ask(url, "/sandbox/runs")] == [3]
 
@@ -244,7 +246,7 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
         assert "400" in rows["refused"][1]
         assert rows["elsewhere"][0] == "owed"
         assert rows["elsewhere"][1].startswith(f"for {gone.url}; ")
-        assert ask(url, "/sandbox/journal", "POST") == {"message": "0 settled, 1 still owed."}
+        assert ask(url, "/sandbox/journal", "POST") == {"message": "0 delivered, 1 still owed."}
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "1.5", "9" * 5000])

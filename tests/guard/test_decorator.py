@@ -164,7 +164,9 @@ def test_what_is_no_function_is_refused() -> None:
     class Task:
         def __call__(self) -> None: ...
 
-    with pytest.raises(TypeError, match=r"is not the function itself: put @anymate_run nearest the function.* this Task of it"):
+    with pytest.raises(
+        TypeError, match=r"is not the function itself: put @anymate_run nearest the function.* this Task of it"
+    ):
         anymate_run("invoice-intake")(Task())
 
 

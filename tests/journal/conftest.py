@@ -12,7 +12,7 @@ import pytest
 
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
 

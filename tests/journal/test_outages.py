@@ -12,7 +12,7 @@ import pytest
 from anymate_guard import UnreachableError, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import until

@@ -21,7 +21,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.database import Database
 from anymate_guard._journal.journal import Journal, close_all
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
 # For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the

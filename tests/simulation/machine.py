@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import sqlite3
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from typing import Any
 import attrs
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rules import Row, View, can_be_taken_back
+from anymate_guard._journal.rows import Row
+from anymate_guard._journal.view import View, can_be_taken_back
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 _STATES = ("open", "finishing", "done")
@@ -89,15 +89,15 @@ class Rows:
         if held is not None and me in {None, held.owner}:
             del self._content.rows[number]
 
-    def change(self, view: View, address: str) -> None:
+    def change(self, view: View) -> None:
         for row in view.puts.values():
             self.put(row)
         for number in view.drops:
             self.drop(number)
         if view.reachable is False:
-            self._content.outages.add(address)
+            self._content.outages.add(view.address)
         elif view.reachable:
-            self._content.outages.discard(address)
+            self._content.outages.discard(view.address)
 
     def forget_history(self, now: float) -> None:
         """The model has none."""
@@ -125,19 +125,15 @@ class Database:
         """This model loses no power."""
 
     @contextmanager
-    def changing(self) -> Iterator[Rows]:
-        if self._file.locked:
+    def transaction(self, *, write: bool) -> Iterator[Rows]:
+        if write and self._file.locked:
             raise sqlite3.OperationalError("database is locked")
-        content = copy.copy(self._file.content)
-        content.rows, content.outages = dict(content.rows), set(content.outages)
-        yield Rows(content)
-        self._file.content = content
-
-    @contextmanager
-    def reading(self) -> Iterator[Rows]:
         if self._file.unreadable:
             raise sqlite3.OperationalError("disk I/O error")
-        yield Rows(self._file.content)
+        content = Content(dict(self._file.content.rows), set(self._file.content.outages))
+        yield Rows(content)
+        if write:
+            self._file.content = content
 
 
 @attrs.define(eq=False)

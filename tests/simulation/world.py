@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from anymate_guard import AnymateGuardError, UnreachableError
-from anymate_guard._journal.rules import Row
+from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering

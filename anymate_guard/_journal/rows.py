@@ -1,0 +1,232 @@
+"""The rows of the journal, and the finishes that they are part of. No I/O.
+
+A row's life:
+
+- `starting`, before StartRun is sent: others that leave the same process see it and don't finish the run.
+- `open`, while the body runs.
+- `finishing`, while its owner sends the finish: others that enter the same process wait for it.
+- `done`, when the body has ended, nobody is sending the finish, and it is not acknowledged.
+- `refused`, when Anymate will never take it: for people to see and drop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import attrs
+
+from anymate_guard._run import MOST, NANOSECONDS, SEVERITY, Kpis, Outcome
+
+State = Literal["starting", "open", "finishing", "done", "refused"]
+Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
+
+_STATES = frozenset(get_args(State))
+_OUTCOMES = frozenset(get_args(Outcome))
+
+
+class Damaged(ValueError):
+    """What was read can't be a row."""
+
+
+class Unavailable(Exception):
+    """The journal can't be used now."""
+
+
+class RowTaken(Exception):
+    """Another program has taken a row of this one, as it believed this one dead.
+
+    Attributes:
+        number: The row's id.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def new_id() -> int:
+    """A number that no other row or finish has."""
+    return int.from_bytes(os.urandom(7), "big") + 1
+
+
+class Row(NamedTuple):
+    """A guard's stay in a run, or its finish.
+
+    Attributes:
+        address: The API's address.
+        username: The mate's user name.
+        process_key: Which process.
+        run_id: Anymate's number of the run; None until StartRun named it.
+        owner: The program that is at it, by its owner id; 0 for nobody.
+        state: Where in its life it is, see the module's docstring.
+        entries: Entries recorded.
+        nanoseconds: Time saved recorded.
+        zeros: Whether KPIs that were not recorded count as 0.
+        outcome: How the body ended, or would have if its owner died now.
+        failure: The message of a failure that is to be reported.
+        adopted: Whether the run was started by somebody else.
+        finish: The number of the finish that it is part of, when that may have been sent; else 0.
+        again: Whether the run was found closed once, and the row got a run of its own.
+        reason: Why it was refused, or could not be sent.
+        id: The row's own number.
+        began: When it was made, in seconds since 1970: what is owed longest is settled first.
+        recorded: When its own program wrote it last, in seconds since 1970.
+    """
+
+    address: str
+    username: str
+    process_key: str
+    run_id: int | None = None
+    owner: int = 0
+    state: State = "starting"
+    entries: int | None = None
+    nanoseconds: int | None = None
+    zeros: bool = False
+    outcome: Outcome = "interrupted"
+    failure: str | None = None
+    adopted: bool = False
+    finish: int = 0
+    again: bool = False
+    reason: str | None = None
+    id: int = 0
+    began: float = 0.0
+    recorded: float = 0.0
+
+    @classmethod
+    def of(cls, columns: Sequence[Any]) -> Row:
+        """The row of these columns, in the order of the fields.
+
+        Raises:
+            Damaged: They make no sense.
+        """
+        row = cls(*columns)
+        texts = (row.address, row.username, row.process_key)
+        numbers = (row.owner, row.finish, row.id, row.zeros, row.adopted, row.again)
+        if not (
+            set(map(type, texts)) == {str}
+            and set(map(type, numbers)) == {int}
+            and min(numbers) >= 0
+            and all(_is_count(value) for value in (row.run_id, row.entries, row.nanoseconds))
+            and all(value is None or type(value) is str for value in (row.failure, row.reason))
+            and type(row.began) is type(row.recorded) is float
+            and row.state in _STATES
+            and row.outcome in _OUTCOMES
+        ):
+            raise Damaged(f"a row makes no sense: {tuple(columns)!r}")
+        return row
+
+    def but(self, **changes: Any) -> Row:
+        """The row with these changes."""
+        return self._replace(**changes)
+
+    @property
+    def process(self) -> tuple[str, str]:
+        """Where guards share a run."""
+        return self.address, self.process_key
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A guard's own row, as it is now.
+
+    Attributes:
+        row: The row.
+        totals: What was recorded so far: entries and nanoseconds.
+        taken: What was in rows of this guard that other programs took, as they believed this one dead: they send it.
+    """
+
+    row: Row
+    totals: Callable[[], Recorded]
+    taken: tuple[int, int] = (0, 0)
+
+    def recorded(self) -> Row:
+        """The row with what was recorded so far, but for what was taken."""
+        entries, nanoseconds = map(_less, self.totals(), self.taken)
+        if (entries, nanoseconds) != (self.row.entries, self.row.nanoseconds):
+            self.row = self.row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
+        return self.row
+
+    def begin_anew(self, taken: Row) -> Row:
+        """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
+        self.taken = (self.taken[0] + (taken.entries or 0), self.taken[1] + (taken.nanoseconds or 0))
+        self.row = self.row.but(id=new_id(), finish=0)
+        return self.recorded()
+
+
+@attrs.frozen
+class Finish:
+    """One FinishRun to be sent, for rows of one run.
+
+    Attributes:
+        rows: The rows that it settles.
+        known: Whether it may have been sent before.
+    """
+
+    rows: tuple[Row, ...]
+    known: bool = False
+
+    @property
+    def process_key(self) -> str:
+        """Which process."""
+        return self.rows[0].process_key
+
+    @property
+    def run_id(self) -> int | None:
+        """The run; None when it has to be started first."""
+        return self.rows[0].run_id
+
+    @property
+    def kpis(self) -> Kpis:
+        """What the rows add up to."""
+        entries = [row.entries for row in self.rows if row.entries is not None]
+        nanoseconds = [row.nanoseconds for row in self.rows if row.nanoseconds is not None]
+        unrecorded = 0 if all(row.zeros for row in self.rows) else None
+        return Kpis(
+            min(MOST, sum(entries)) if entries else unrecorded,
+            min(MOST, sum(nanoseconds) / NANOSECONDS) if nanoseconds else unrecorded,
+        )
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst one."""
+        return max((row.outcome for row in self.rows), key=SEVERITY.index)
+
+    @property
+    def failure(self) -> str | None:
+        """What is to be reported once it is finished."""
+        return next((row.failure for row in self.rows if row.failure is not None), None)
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What log lines say of it."""
+        kpis = self.kpis
+        return {
+            "process_key": self.process_key,
+            "run_id": self.run_id,
+            "entries": kpis.entries,
+            "seconds_saved": kpis.seconds_saved,
+        }
+
+
+def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
+    """What is left of a row when nobody is at it any more; None for one whose body never ran.
+
+    Args:
+        row: The row.
+        unsent: The ids of rows whose finish was not sent, for sure.
+    """
+    if row.state == "starting":
+        return None
+    state: State = "done" if row.state in {"open", "finishing"} else row.state
+    return row.but(owner=0, state=state, finish=0 if row.id in unsent else row.finish)
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and value >= 0)
+
+
+def _less(number: int | None, taken: int) -> int | None:
+    return None if number is None or (taken and number <= taken) else number - taken

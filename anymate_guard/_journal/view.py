@@ -1,0 +1,142 @@
+"""What a rule sees of the journal in one transaction, what it changes there, and what a guard has claimed. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+
+from anymate_guard._journal.rows import Finish, Row, RowTaken
+
+
+class Table(Protocol):
+    """What rules read; each read is small, however much is in the journal."""
+
+    def of_process(self, address: str, process_key: str) -> list[Row]:
+        """The rows of a process, but for refused ones."""
+
+    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
+        """The rows of an account that nobody is at, those that are owed longest first, but for `starting` ones."""
+
+    def owners(self) -> list[int]:
+        """All owners of rows."""
+
+    def of_owner(self, owner: int) -> list[Row]:
+        """The rows of an owner."""
+
+    def outage(self, address: str, now: float) -> bool:
+        """Whether an address was unreachable less than a minute ago."""
+
+
+@attrs.define
+class View:
+    """What a rule sees of the journal in one transaction, and what it changes there.
+
+    Attributes:
+        table: What is in the journal.
+        address: Whose outages matter.
+        me: This program's owner id.
+        alive: Whether the program with an owner id, which has had a row since a time, runs.
+        mine: Whether this program wants to have a row of its own id: others were left over by an interrupted write.
+        written: Whether the journal held a row of this id, and it was this program's.
+        now: Seconds since 1970.
+        boot: When the machine was started.
+        look: Whether it is time to look for programs that died.
+        puts: The rows that the rule changed.
+        drops: Those that it dropped.
+        history: Finishes that were acknowledged, and how each was delivered.
+        reachable: What the rule noted about its address: True for an answer, False for none.
+    """
+
+    table: Table
+    address: str
+    me: int
+    alive: Callable[[int, float], bool]
+    mine: Callable[[int], bool]
+    written: Callable[[int], bool]
+    now: float
+    boot: float = 0.0
+    look: bool = True
+    puts: dict[int, Row] = attrs.field(factory=dict)
+    drops: set[int] = attrs.field(factory=set)
+    history: list[tuple[Finish, str]] = attrs.field(factory=list)
+    reachable: bool | None = None
+    _outage: bool | None = None
+    _read: dict[tuple[str, str], list[Row]] = attrs.field(factory=dict)
+
+    @property
+    def outage(self) -> bool:
+        """Whether the address was unreachable less than a minute ago."""
+        if self._outage is None:
+            self._outage = self.table.outage(self.address, self.now)
+        return self._outage
+
+    def put(self, row: Row, **changes: Any) -> Row:
+        """Change a row, or add it."""
+        row = row.but(**changes) if changes else row
+        self.puts[row.id] = row
+        self.drops.discard(row.id)
+        return row
+
+    def drop(self, row: Row) -> None:
+        """Delete a row."""
+        self.puts.pop(row.id, None)
+        self.drops.add(row.id)
+
+    def written_of(self, row: Row) -> list[Row]:
+        """The rows of a row's process, as the transaction found them."""
+        rows = self._read.get(row.process)
+        if rows is None:
+            rows = self._read[row.process] = self.table.of_process(*row.process)
+        return rows
+
+    def rows_of(self, row: Row) -> list[Row]:
+        """The rows of a row's process, as they are now."""
+        rows = (self.puts.get(other.id, other) for other in self.written_of(row))
+        return [other for other in rows if other.id not in self.drops]
+
+    def of_process(self, row: Row) -> list[Row]:
+        """The other rows of a row's process, as they are now."""
+        return [other for other in self.rows_of(row) if other.id != row.id]
+
+    def in_use(self, row: Row) -> bool:
+        """Whether a live program is in the row's run, or about to start or finish it."""
+        if row.state in {"done", "refused"} or row.owner == 0:
+            return False
+        return self.mine(row.id) if row.owner == self.me else self.alive(row.owner, row.began)
+
+    def check_not_taken(self, row: Row) -> None:
+        """Raise `RowTaken` for a row of this program that another one has taken."""
+        if self.written(row.id):
+            rows = (other for other in self.written_of(row) if other.id == row.id)
+            if not any(other.owner == self.me or can_be_taken_back(other) for other in rows):
+                raise RowTaken(row.id)
+
+    def ours(self, finish: Finish) -> list[Row]:
+        """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
+        held = {row.id: row for row in self.written_of(finish.rows[0])}
+        return [row for row in finish.rows if row.id in held and self._is_still_claimed(held[row.id])]
+
+    def _is_still_claimed(self, row: Row) -> bool:
+        return row.owner == self.me or (row.owner == 0 and row.state == "finishing")
+
+
+def can_be_taken_back(row: Row) -> bool:
+    """Whether a row that others have made nobody's, as they believed its program dead, was not sent by anybody."""
+    return row.owner == 0 and row.finish == 0 and row.state != "refused"
+
+
+@attrs.define(eq=False)
+class Claims:
+    """The rows that a guard has claimed, by their ids, so that they are given back however that ends.
+
+    Attributes:
+        rows: Those that it has claimed now.
+        unsent: Those whose finish was not sent, for sure.
+        tried: Those that it does not claim again.
+    """
+
+    rows: set[int] = attrs.field(factory=set)
+    unsent: set[int] = attrs.field(factory=set)
+    tried: set[int] = attrs.field(factory=set)
