@@ -170,9 +170,9 @@ def _show_runs(anymate: _Anymate) -> None:
     _print("   run             process         state      entries       time saved")
     for run in anymate.ask("GET", "runs"):
         state = "finished" if run["finished"] else "still open"
-        minutes, seconds = divmod(run["creditedSecondsSaved"], 60)
+        minutes, seconds = divmod(run["creditedSecondsSaved"] or 0, 60)  # None while it is open
         saved = f"{minutes // 60} h {minutes % 60:2} min {seconds:2} s"
-        _print(f"   {run['runId']:<15} {run['processKey']:15} {state:10} {run['creditedEntries']:7} {saved:>16}")
+        _print(f"   {run['runId']:<15} {run['processKey']:15} {state:10} {run['creditedEntries'] or 0:7} {saved:>16}")
 
 
 def _keep_open(url: str) -> None:

@@ -233,6 +233,8 @@ class Journal:
                     self._compare(rows)
                 wrote = self._write_differences(rows)
                 view = self._view(rows, address)
+                if view.look:
+                    self._looked = time.monotonic()
                 result = rule(view)
                 rows.change(view)
                 if view.look and time.monotonic() - self._swept > _HOUR:
@@ -247,9 +249,6 @@ class Journal:
 
     def _view(self, rows: Rows, address: str) -> View:
         now, since = time.time(), time.monotonic()
-        look = since - self._looked >= _LOOK
-        if look:
-            self._looked = since
         return View(
             rows,
             address,
@@ -259,7 +258,7 @@ class Journal:
             self._written.__contains__,
             now=now,
             boot=now - since,
-            look=look,
+            look=since - self._looked >= _LOOK,  # only a change takes note of it: who only reads finds nobody dead
         )
 
     def _compare(self, rows: Rows) -> None:

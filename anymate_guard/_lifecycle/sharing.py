@@ -209,7 +209,7 @@ class Program:
         """Forget a run that is over."""
         with self._lock:
             shared.state = "over"
-            others = [other for other in self._runs.get(shared.key, ()) if other is not shared]
+            others = [other for other in self._runs.get(shared.key, ()) if other.state != "over"]
             if others:
                 self._runs[shared.key] = others
             else:
@@ -218,10 +218,11 @@ class Program:
     def runs(self) -> list[Shared]:
         """The runs that are not over."""
         with self._lock:
-            return [shared for runs in self._runs.values() for shared in runs]
+            return [shared for runs in self._runs.values() for shared in runs if shared.state != "over"]
 
     def _find(self, key: Key, run_id: int | None) -> Shared | None:
         for shared in self._runs.get(key, ()):
-            if run_id is None or shared.run_id in {None, run_id}:
+            # One that is over may be here still, if an interruption came while it was removed.
+            if shared.state != "over" and (run_id is None or shared.run_id in {None, run_id}):
                 return shared
         return None

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from anymate_guard._process.locks import Lock
+
 Taken = list[Any]
 Hook = Callable[[Taken], object]
 
 _PATIENCE = 10.0  # seconds that a fork waits: a signal handler may fork in the middle of it all
 
-_importing = threading.RLock()
+_importing = Lock()
 _hooks: list[tuple[Hook, Hook, Hook]] = []
 
 
@@ -64,7 +66,7 @@ def _go_on(taken: Taken) -> None:
 
 def _start_over() -> None:
     global _importing
-    _importing = threading.RLock()
+    _importing = Lock()
 
 
 def _before() -> None:

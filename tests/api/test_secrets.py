@@ -251,8 +251,10 @@ def test_settings_interrupted_anywhere(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("ANYMATE_USERNAME", "mate")
     monkeypatch.setenv("ANYMATE_PASSWORD_FILE", str(file))
     monkeypatch.delenv("ANYMATE_PASSWORD", raising=False)
-    for name in ("API_URL", "AUTH_URL", "STATE_DIR"):
+    for name in ("API_URL", "AUTH_URL"):
         monkeypatch.delenv(f"ANYMATE_{name}", raising=False)
+    # Named, as nothing is imported late then: at the end of a `with` no signal comes, but this interruption does.
+    monkeypatch.setenv("ANYMATE_STATE_DIR", str(tmp_path))
     _, left = interrupted(Settings.from_env, 100_000)
     for after in range(1, 100_000 - left):
         error, _ = interrupted(Settings.from_env, after)

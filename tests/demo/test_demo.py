@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -249,10 +250,25 @@ def at_work(start: Demo, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A demo whose bot waits for its file."""
     file = folder / "slow.csv"
     os.mkfifo(file)
-    with start(file, TMPDIR=str(folder)) as process:
-        assert process.stderr is not None
-        assert "anymate.run_started" in process.stderr.readline()
+    with start(file, TMPDIR=str(folder)) as process, waited_for(file):
         yield process
+
+
+@contextmanager
+def waited_for(pipe: Path) -> Iterator[None]:
+    """Somebody waits to read from a pipe, and goes on waiting for the scope of a block."""
+    end = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:
+            assert time.monotonic() < end, "nobody came to read"
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        os.close(writer)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")

@@ -239,6 +239,7 @@ def test_one_refusal_does_not_hold_up_the_rest(sandbox: Sandbox, rows: Rows) -> 
     assert [row.process_key for row in rows()] == ["a"]
     outage("other", 1)
     assert [row.process_key for row in rows()] == ["a"]
+    sandbox._world.faults.reset()
     assert settle()
     assert rows() == []
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -449,7 +449,7 @@ def test_interrupted_while_writing(sandbox: Sandbox, rows: Rows, folder: Path, s
 def test_closed_in_the_midst_of_our_own_work(sandbox: Sandbox, rows: Rows, watched: Any) -> None:
     """A generator with a guard, closed by the garbage collector while another guard is at the journal, is finished."""
 
-    def pages() -> Iterator[None]:
+    def pages() -> Generator[None, None, None]:
         with anymate_run("b") as run:
             run.add_entries(2)
             yield

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from anymate_guard import anymate_run
-from anymate_guard._lifecycle import delivery
 from anymate_guard.sandbox import Sandbox
 
 from .bots import finished, run
 
-# An exception out of a signal handler comes where a function begins or a call in C has returned. The one place where
-# nothing can be done about it is the very beginning of __exit__, of which no line has run.
-TEXT = """
+# An exception out of a signal handler comes where a function begins or a call in C has returned: the very beginning of
+# `__exit__`, of which no line has run, is such a point.
+INTERRUPTION = """
+import dis
 import anymate_guard
-from anymate_guard._lifecycle import recorder, sharing
+from anymate_guard._guard import driver
+from anymate_guard._journal import recorder
 
 recorder._EVERY = 0.01
 FOLDER = os.path.dirname(anymate_guard.__file__)
 PACKAGES = tuple(os.path.join(FOLDER, name, "") for name in ("_guard", "_journal", "_lifecycle", "_process"))
+
+def passes_on(frame):
+    # A generator goes on inside a `yield from`: Python lets no signal in there.
+    code, place = frame.f_code.co_code, frame.f_lasti
+    if place < 0:
+        return False
+    if sys.version_info >= (3, 11):
+        return dis.opname[code[place]] == "RESUME" and code[place + 1] & 3 == 2
+    return dis.opname[code[place + 2]] == "YIELD_FROM"
 
 class Interruption:
     def __init__(self, number):
@@ -27,7 +36,7 @@ class Interruption:
         code = frame.f_code
         if event not in ("call", "c_return") or not code.co_filename.startswith(PACKAGES):
             return
-        if code.co_name == "__exit__" and event == "call":
+        if event == "call" and passes_on(frame):
             return
         self.left -= 1
         if self.left == 0:
@@ -35,10 +44,21 @@ class Interruption:
             sys.setprofile(None)
             raise KeyboardInterrupt
 
+def wait_for_the_end():
+    begun = time.monotonic()
+    while (left := driver.program.runs()) and time.monotonic() - begun < 10:
+        time.sleep(0.01)
+    return [one.run.process_key for one in left]
+"""
+
+ANYWHERE = """
+named = {}
+
 def guarded(key, count, interruption=None):
+    guard = named.setdefault(key, anymate_run(key)) if NAMED else None
     sys.setprofile(interruption)
     try:
-        with anymate_run(key) as run:
+        with (guard or anymate_run(key)) as run:
             run.add_entries(count)
     except KeyboardInterrupt:
         pass
@@ -54,23 +74,42 @@ while True:
         break
     begun = time.monotonic()
     guarded(f"k{number}", 10)
-    if time.monotonic() - begun > 2:
+    if time.monotonic() - begun > 10:
         stuck.append(interruption.where)
     number += 4
-begun = time.monotonic()
-while (left := sharing.all_runs("entering", "open", "leaving", "over")) and time.monotonic() - begun < 5:
-    time.sleep(0.01)
-stuck += [one.row.process_key for one in left]
+stuck += wait_for_the_end()
 guarded("last", 0)
 say(number > 100, stuck)
 """
 
+FIRST_OPCODE = """
+class AtExit(Interruption):
+    def __call__(self, frame, event, what):
+        if event == "call" and frame.f_code.co_filename.endswith("block.py") and frame.f_code.co_name == "__call__":
+            super().__call__(frame, event, what)
 
+def interrupted(guard):
+    sys.setprofile(AtExit(1))
+    try:
+        with guard as run:
+            run.add_entries(1)
+        return False
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+
+guard = anymate_run("k")
+say(all([interrupted(guard if NAMED else anymate_run("k")) for _ in range(ROUNDS)]), wait_for_the_end())
+"""
+
+
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("first", [1, 2, 3, 4])
-def test_interrupt_anywhere(sandbox: Sandbox, first: int) -> None:
+def test_interrupt_anywhere(sandbox: Sandbox, first: int, named: bool) -> None:
     """Wherever Ctrl-C comes, the next guard on its key is not held up, and nothing is left open or counted twice."""
-    status, said, _ = run(TEXT.replace("FIRST", str(first)))
-    assert (status, said) == (0, "True []\n")
+    status, said, complaint = run(INTERRUPTION + ANYWHERE.replace("FIRST", str(first)).replace("NAMED", str(named)))
+    assert (status, said) == (0, "True []\n"), complaint
     finished(sandbox)
     credit: dict[str, int] = {}
     for one in sandbox.runs():
@@ -80,16 +119,36 @@ def test_interrupt_anywhere(sandbox: Sandbox, first: int) -> None:
     assert whole == 1
 
 
-def test_interrupt_of_a_disabled_guard(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_interrupt_before_the_first_line_of_leaving(sandbox: Sandbox, named: bool) -> None:
+    """A guard that Ctrl-C hits at the first opcode of leaving, time and again, leaves no run that nobody leaves."""
+    rounds = 300
+    text = FIRST_OPCODE.replace("NAMED", str(named)).replace("ROUNDS", str(rounds))
+    status, said, complaint = run(INTERRUPTION + text)
+    assert (status, said, complaint) == (0, "True []\n", "")
+    assert sum(entries or 0 for entries, _ in finished(sandbox)) == rounds
+
+
+def test_interrupt_of_a_disabled_guard(sandbox: Sandbox) -> None:
     """A disabled guard that is interrupted while it is left is out of its run, too."""
-    monkeypatch.setenv("ANYMATE_DISABLED", "1")
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(delivery, "_log_finished", interrupted)
-    with pytest.raises(KeyboardInterrupt), anymate_run("k") as first:
-        pass
-    with pytest.raises(KeyboardInterrupt), anymate_run("k") as second:
-        assert second is not first
+    text = """
+        import logging
+        class Interrupting(logging.Handler):
+            def handle(self, record):
+                raise KeyboardInterrupt
+        runs = []
+        with anymate_run("k") as outer:
+            pass
+        log = logging.getLogger("anymate_guard")
+        log.setLevel("INFO")
+        for _ in range(2):
+            try:
+                with anymate_run("k") as one:
+                    runs.append(one)
+                    log.addHandler(Interrupting())
+            except KeyboardInterrupt:
+                log.handlers.clear()
+        say(runs[0] is not runs[1], [one.outcome for one in runs])
+        """
+    assert run(text, ANYMATE_DISABLED="1") == (0, "True ['succeeded', 'succeeded']\n", "")
     assert sandbox.requests() == []

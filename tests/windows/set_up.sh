@@ -49,10 +49,11 @@ rm -- *.c *.def
 
 cat >python <<RUN
 #!/usr/bin/env bash
-# Pipes on both sides, as Wine 8 can't stat a regular file that Linux has opened; ended by its status, not that of cat.
+# Pipes on both sides, as Wine 8 can't stat a regular file that Linux has opened.
 export WINEPREFIX='$folder/prefix' WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml=;ucrtbase=n,b' LC_ALL=C.UTF-8
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 set -o pipefail
+ulimit -n "\$(ulimit -H -n)" # one server of Wine's holds the files of all programs
 wine '$folder/windows/python.exe' "\$@" </dev/null 2> >(cat >&2) | cat
 exit "\${PIPESTATUS[0]}"
 RUN
