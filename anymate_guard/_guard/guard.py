@@ -63,7 +63,7 @@ def anymate_run(
 ) -> F | Guard:
     """Guard a block or a function: StartRun on entry, and always FinishRun on exit.
 
-    A context manager, an async context manager and a decorator in one:
+    A context manager, an async context manager and a decorator in one::
 
         with anymate_run("invoice-intake") as run:
             run.add_entries(3)

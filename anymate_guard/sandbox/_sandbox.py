@@ -73,7 +73,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The address, like `http://127.0.0.1:54321`."""
+        """The address, with its port, once it is started."""
         if self._port == 0:
             raise RuntimeError("The sandbox has no address before it is started.")
         return f"http://{HOST}:{self._port}"

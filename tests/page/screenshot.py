@@ -1,4 +1,4 @@
-"""Makes the README's picture of the page: `python -m tests.page.screenshot docs/sandbox.png`."""
+"""Makes the documentation's picture of the page: `python -m tests.page.screenshot docs/sandbox.png`."""
 
 from __future__ import annotations
 

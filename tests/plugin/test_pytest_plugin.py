@@ -18,7 +18,7 @@ import anymate_guard.sandbox
 pytest_plugins = ["pytester"]
 
 PLUGIN = "anymate_guard.pytest_plugin"
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "testing.md"
 BOT = """
     import pytest
     from anymate_guard import NoCurrentRun, anymate_run, current_run
@@ -384,10 +384,10 @@ def test_cheap_to_load() -> None:
     assert modules == {"__future__", "dataclasses", "datetime", "pytest", "time", "typing"}
 
 
-def test_readme(pytester: pytest.Pytester) -> None:
-    """The README's section on testing a bot works: its first block is the bot, the others are its tests."""
-    section = README.read_text(encoding="utf-8").split("\n## Testing your bot\n")[1].split("\n## ")[0]
-    bot, *blocks = [part.split("\n```")[0] for part in section.split("```python\n")[1:]]
+def test_documentation(pytester: pytest.Pytester) -> None:
+    """The page on testing a bot works: its first block is the bot, the others are its tests."""
+    page = PAGE.read_text(encoding="utf-8")
+    bot, *blocks = [part.split("\n```")[0] for part in page.split("```python\n")[1:]]
     pytester.makepyfile(invoice_bot=bot, test_invoice_bot="\n\n".join(blocks))
     result = pytester.runpytest_subprocess("-p", PLUGIN, "-W", "error")
     assert result.ret == pytest.ExitCode.OK

@@ -1,0 +1,1 @@
+"""The documentation, typed in as a reader types it."""

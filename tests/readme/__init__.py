@@ -1,1 +1,0 @@
-"""The README, typed in as a user types it."""
