@@ -53,7 +53,7 @@ def state_dir(given: str | os.PathLike[str] | None, *, warn: bool = False) -> Pa
     users = _users()
     if users is not None and _can_be_written(users):
         return _real(users)
-    folder = _real(_temporary())
+    folder = _real(temporary_folder())
     if warn:
         _warn(folder)
     return folder
@@ -114,7 +114,8 @@ def _can_be_written(folder: Path) -> bool:
     return os.access(nearest, os.W_OK | os.X_OK)
 
 
-def _temporary() -> Path:
+def temporary_folder() -> Path:
+    """This user's own folder where temporary files go."""
     import tempfile
 
     try:

@@ -7,13 +7,13 @@ import os
 import sqlite3
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from anymate_guard._files import temporary_folder
 from anymate_guard._journal.rows import Finish, Row
 from anymate_guard._journal.view import View
 
@@ -155,7 +155,7 @@ class Database:
             if self.distrusted is not None:
                 raise
             self.distrusted = str(error)
-            self._move_to(Path(tempfile.gettempdir()) / f"anymate_guard-{_user()}")
+            self._move_to(temporary_folder())
             self._make_in_folder()
 
     def _make_in_folder(self) -> None:
@@ -336,10 +336,6 @@ def _inode(path: str) -> int:
         return os.stat(path).st_ino  # noqa: PTH116  # half the time of Path.stat
     except FileNotFoundError:
         return 0
-
-
-def _user() -> int:
-    return os.getuid() if sys.platform != "win32" else 0
 
 
 def _check_trust(path: Path, *, is_folder: bool) -> None:

@@ -15,21 +15,27 @@ class Table(Protocol):
 
     def of_process(self, address: str, process_key: str) -> list[Row]:
         """The rows of a process, but for refused ones."""
+        ...  # pyright wants it
 
     def abandoned(self, address: str, username: str, most: int) -> list[Row]:
         """The rows of an account that nobody is at, those that are owed longest first, but for `starting` ones."""
+        ...  # pyright wants it
 
     def owners(self) -> list[int]:
         """All owners of rows."""
+        ...  # pyright wants it
 
     def of_owner(self, owner: int) -> list[Row]:
         """The rows of an owner."""
+        ...  # pyright wants it
 
     def makes_sense(self, number: int) -> bool:
         """Whether a row can be read, if there is one."""
+        ...  # pyright wants it
 
     def outage(self, address: str, now: float) -> bool:
         """Whether an address was unreachable less than a minute ago."""
+        ...  # pyright wants it
 
 
 @attrs.define

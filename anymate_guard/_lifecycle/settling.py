@@ -80,7 +80,7 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
     Raises:
         Unavailable: The journal can't be written, so nothing may be sent.
     """
-    closed = False
+    closed, delivery = False, Delivery(finishes[-1], "left")
     for place, finish in enumerate(finishes):
         if closed and not finish.known:  # by the finish before this one, so that there is no point in asking
             delivery = yield from _start_over(way, finish, "the run was finished already", until)

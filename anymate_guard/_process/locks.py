@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 
@@ -18,7 +19,7 @@ class GivenBack(RLock):  # type: ignore[misc, valid-type]  # its type has no nam
         try:
             return bool(self.acquire())
         except BaseException:
-            if self._is_owned():
+            with contextlib.suppress(RuntimeError):  # it was not taken
                 self.release()
             raise
 
