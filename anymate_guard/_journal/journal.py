@@ -243,7 +243,7 @@ class Journal:
                 self._unsure = True
         finally:
             self._in_transaction = 0
-        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops)})
+        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops)}, view.puts)
         self._unsure = False
         return result
 
@@ -309,12 +309,12 @@ class Journal:
         self._entries[row.id], self._wanted[row.id] = entry, row
         return row
 
-    def _note(self, holds: Mapping[int, Row | None]) -> None:
+    def _note(self, holds: Mapping[int, Row | None], decided: Mapping[int, Row]) -> None:
         """Remember what the file holds, once a transaction has ended."""
         for number, row in holds.items():
             if row is not None and row.owner == self.owner.id:
                 self._wanted[number] = self._written[number] = row
-                if number in self._entries:
+                if number in self._entries and number in decided:  # else the guard knows more by now
                     self._entries[number].row = row
             else:
                 self._wanted.pop(number, None)
