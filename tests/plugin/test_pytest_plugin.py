@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+import anymate_guard._guard.driver
+import anymate_guard._guard.guard
 import anymate_guard._http.transport
+import anymate_guard._journal.contents
+import anymate_guard._lifecycle.entering
 import anymate_guard.sandbox
 
 pytest_plugins = ["pytester"]
@@ -32,7 +36,15 @@ BOT = """
             current_run().add_seconds_saved(amount)
 """
 # Loaded here, because pytester forgets what is imported inside, and would load it for each test.
-PRELOADED = (anymate_guard._http.transport, anymate_guard.sandbox, structlog)
+PRELOADED = (
+    anymate_guard._guard.driver,
+    anymate_guard._guard.guard,
+    anymate_guard._http.transport,
+    anymate_guard._journal.contents,
+    anymate_guard._lifecycle.entering,
+    anymate_guard.sandbox,
+    structlog,
+)
 
 Tests = Callable[[str], pytest.RunResult]
 
