@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import inspect
 import time
 from concurrent.futures import Future
@@ -132,7 +133,8 @@ def finish_all() -> None:
     for shared in program.runs():
         end = time.monotonic() + shared.mate.deadline
         while shared.state != "over":
-            _finish(shared, by_force=True)
+            with contextlib.suppress(BaseException):  # Ctrl-C, say: the life has given its finish back, others follow
+                _finish(shared, by_force=True)
             if time.monotonic() > end:
                 break
             time.sleep(0.005)

@@ -56,7 +56,7 @@ class Connections:
     def _new_route(self, base: str) -> Route:
         request = requests.Request("GET", base).prepare()
         target = parse_url(request.url or "")
-        settings = self._session.merge_environment_settings(request.url, {}, None, None, None)
+        settings = self._session.merge_environment_settings(request.url or "", {}, None, None, None)
         name = _utils.select_proxy(request.url or "", settings["proxies"])
         proxy = _checked(target, parse_url(_utils.prepend_scheme_if_needed(name, "http"))) if name else None
         context = None

@@ -195,7 +195,7 @@ class Journal:
     def _match(self) -> None:
         for entry in list(self._entries.values()):
             row = entry.recorded()
-            if row.id in self._entries:
+            if self._wanted.get(row.id) is not None:  # else it is over, and that was not noted to the end
                 self._wanted[row.id] = row
         if not self._wanted and not self._unsure:
             return
@@ -317,9 +317,9 @@ class Journal:
                 if number in self._entries and number in decided:  # else the guard knows more by now
                     self._entries[number].row = row
             else:
+                self._entries.pop(number, None)
                 self._wanted.pop(number, None)
                 self._written.pop(number, None)
-                self._entries.pop(number, None)
         self._unsynced |= bool(holds)
 
     def _sync(self) -> None:
