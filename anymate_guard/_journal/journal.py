@@ -243,7 +243,7 @@ class Journal:
                 self._unsure = True
         finally:
             self._in_transaction = 0
-        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops)}, view.puts)
+        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}, view.puts)
         self._unsure = False
         return result
 

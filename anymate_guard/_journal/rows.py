@@ -169,6 +169,11 @@ class Finish:
     known: bool = False
 
     @property
+    def numbers(self) -> set[int]:
+        """The ids of its rows."""
+        return {row.id for row in self.rows}
+
+    @property
     def process_key(self) -> str:
         """Which process."""
         return self.rows[0].process_key

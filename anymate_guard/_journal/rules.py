@@ -17,6 +17,7 @@ from anymate_guard._journal.rows import Finish, Row, new_id
 from anymate_guard._journal.view import Claims, View
 
 Standing = Literal["entering", "inside", "outside"]
+Finishes = tuple[Finish, ...]  # of one run, in the order in which they have to be sent
 
 BATCH = 32  # finishes claimed at once: others can't enter those processes meanwhile
 
@@ -27,12 +28,12 @@ class Entered:
 
     Attributes:
         busy: Another guard is sending a finish for this process: try again when it is done.
-        owed: Finishes claimed for it to settle before its StartRun.
+        owed: Finishes claimed for it to settle before its StartRun, together those of one run.
         outage: Whether the address was unreachable less than a minute ago.
     """
 
     busy: bool = False
-    owed: tuple[Finish, ...] = ()
+    owed: tuple[Finishes, ...] = ()
     outage: bool = False
 
 
@@ -48,7 +49,7 @@ class Left:
     """
 
     busy: bool = False
-    finishes: tuple[Finish, ...] = ()
+    finishes: Finishes = ()
     owed: bool = False
     outage: bool = False
 
@@ -88,8 +89,8 @@ def others_in_run(view: View, row: Row) -> bool:
     return any(_in_run(view, other, row.run_id) for other in view.of_process(row))
 
 
-def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") -> tuple[Finish, ...]:
-    """Claim finishes that are owed, those of the row's own process first.
+def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") -> tuple[Finishes, ...]:
+    """Claim finishes that are owed, those of the row's own process first, together those of one run.
 
     Args:
         view: The journal.
@@ -107,9 +108,10 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
     for process in dict.fromkeys(other.process for other in others):
         if process != row.process:
             found += _owed(view, next(other for other in others if other.process == process), "outside")
-    fresh = [finish for finish in found if claims.tried.isdisjoint(other.id for other in finish.rows)][:BATCH]
-    claims.tried.update(other.id for finish in fresh for other in finish.rows)
-    return tuple(_take(view, finish.rows, claims) for finish in fresh)
+    untried = [finishes for finishes in found if claims.tried.isdisjoint(numbers_of(finishes))][:BATCH]
+    for finishes in untried:
+        claims.tried |= numbers_of(finishes)
+    return tuple(tuple(_take(view, finish.rows, claims) for finish in finishes) for finishes in untried)
 
 
 def leave(view: View, row: Row, claims: Claims) -> Left:
@@ -127,7 +129,7 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)
 
 
-def name(view: View, finish: Finish, run_id: int, claims: Claims) -> tuple[Finish, ...]:
+def name(view: View, finish: Finish, run_id: int, claims: Claims) -> Finishes:
     """Note the run that was started for a finish that had none; what is to be sent, nothing if others are in it.
 
     What the same guard sends later, its own StartRun and other finishes that it claimed, is not in the run yet.
@@ -156,10 +158,12 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
 
     Returns:
         The same rows without a run, to be started and finished anew, if there are any and nobody is in the process;
-        rows that may have been finished before the machine went down, which are settled; and refused ones.
+        those that may have been finished by now, before the machine went down or by a program that took them, as it
+        believed this one dead; and refused ones.
     """
     view.reachable = True
     ours = view.ours(finish)
+    taken = [row for row in finish.rows if row.id in view.taken]
     refused = [row for row in ours if row.adopted or row.again]
     old = [row for row in ours if row not in refused and row.recorded < view.boot]
     rest = [row for row in ours if row not in refused and row not in old]
@@ -167,15 +171,14 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
         view.history.append((Finish(tuple(old)), "before the machine was started"))
     for row in old:
         view.drop(row)
-    refuse(view, refused, "the run was not open any more")
+    _refuse(view, refused, "the run was not open any more")
     rows = [row.but(run_id=None, finish=0, again=True) for row in rest]
     if not rows:
-        return None, old, refused
-    ids = {row.id for row in finish.rows}
-    if any(view.in_use(other) for other in view.of_process(rows[0]) if other.id not in ids):
+        return None, [*old, *taken], refused
+    if any(view.in_use(other) for other in view.of_process(rows[0]) if other.id not in finish.numbers):
         give_back(view, rows)
-        return None, old, refused
-    return _take(view, rows, claims), old, refused
+        return None, [*old, *taken], refused
+    return _take(view, rows, claims), [*old, *taken], refused
 
 
 def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
@@ -185,8 +188,12 @@ def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachabl
     give_back(view, [row.but(reason=reason) for row in rows])
 
 
-def refuse(view: View, rows: Iterable[Row], reason: str) -> None:
-    """Keep rows that Anymate will never take, for people to see."""
+def refuse(view: View, finish: Finish, reason: str) -> None:
+    """Keep a finish that Anymate will never take, for people to see."""
+    _refuse(view, view.ours(finish), reason)
+
+
+def _refuse(view: View, rows: Iterable[Row], reason: str) -> None:
     for row in rows:
         view.put(row, owner=0, state="refused", reason=reason)
 
@@ -202,11 +209,12 @@ def _find_dead(view: View) -> None:
     for owner in view.table.owners():
         if owner != view.me and not view.alive(owner, view.now):
             for row in view.table.of_owner(owner):
-                if not view.alive(owner, row.began) and row.id not in view.drops:
+                taken = view.mine(row.id)  # by the dead one; this program still has to find that out
+                if not (taken or view.alive(owner, row.began) or row.id in view.drops):
                     view.put(view.puts.get(row.id, row), owner=0)
 
 
-def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
+def _owed(view: View, of: Row, standing: Standing) -> list[Finishes]:
     """The finishes that are owed to the account of a row, for its process, and may be sent now."""
     rows = view.rows_of(of)
     if standing != "outside":
@@ -218,27 +226,35 @@ def _owed(view: View, of: Row, standing: Standing) -> list[Finish]:
     present = [*live, of] if standing == "inside" or adopts else live
     starting = any(row.run_id is None and row.state == "starting" for row in live)
     runs = {row.run_id for row in present}
+    idle: defaultdict[tuple[int | None, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row not in live and row.state in {"open", "done", "finishing"}:
+            idle[row.run_id, row.id if row.run_id is None else 0].append(row)
     found = []
-    for finish in _finishes([row for row in rows if row not in live and row.state in {"open", "done", "finishing"}]):
-        ours = any(row.username == of.username for row in finish.rows)
-        carried = standing == "entering" and not finish.known and finish.rows[0].state == "open"
-        blocked = bool(present) if finish.run_id is None else starting or finish.run_id in runs
-        if ours and not carried and not blocked:
-            found.append(finish)
+    for (run_id, _), group in idle.items():
+        blocked = bool(present) if run_id is None else starting or run_id in runs
+        finishes = _known(group)
+        fresh = tuple(row for row in group if not row.finish)
+        if fresh and not (standing == "entering" and fresh[0].state == "open"):  # else it is carried
+            finishes.append(Finish(fresh))
+        ours = any(row.username == of.username for finish in finishes for row in finish.rows)
+        if ours and not blocked:
+            found.append(tuple(finishes))
     return found
 
 
-def _finishes(rows: Sequence[Row]) -> list[Finish]:
-    """Sort idle rows into finishes: those that may have been sent as they are, others by their run."""
-    groups: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
+def _known(rows: Iterable[Row]) -> list[Finish]:
+    """The finishes among rows of one run that may have been sent: they go before others, as they were."""
+    groups: defaultdict[int, list[Row]] = defaultdict(list)
     for row in rows:
         if row.finish:
-            groups["finish", row.finish].append(row)
-        elif row.run_id is not None:
-            groups["run", row.run_id].append(row)
-        else:
-            groups["row", row.id].append(row)
-    return [Finish(tuple(group), known=kind == "finish") for (kind, _), group in groups.items()]
+            groups[row.finish].append(row)
+    return [Finish(tuple(group), known=True) for group in groups.values()]
+
+
+def numbers_of(finishes: Iterable[Finish]) -> set[int]:
+    """The ids of the rows of all of them."""
+    return {number for finish in finishes for number in finish.numbers}
 
 
 def _in_run(view: View, row: Row, run_id: int) -> bool:
@@ -248,7 +264,7 @@ def _in_run(view: View, row: Row, run_id: int) -> bool:
     return (same or about) and view.in_use(row)
 
 
-def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Claims) -> tuple[Finish, ...]:
+def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Claims) -> Finishes:
     """Claim all that the last one out of a run has to send; what may have been sent before comes first, as it was."""
     run_id = rows[0].run_id
     idle = [row for row in others if not view.in_use(row) and row.state in {"open", "done", "finishing"}]
@@ -256,7 +272,7 @@ def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Clai
     # A run without an id whose owner died is carried into the next one; one that was left waits for a run of its own.
     carried = [row.but(run_id=run_id) for row in idle if row.run_id is None and row.state == "open"]
     every = [*same, *rows]
-    known = [finish.rows for finish in _finishes([row for row in every if row.finish])]
+    known = [finish.rows for finish in _known(every)]
     fresh = [*(row for row in every if not row.finish), *carried]
     number = new_id() if run_id is not None and not known else 0
     return tuple(_take(view, group, claims, number=number) for group in [*known, fresh] if group)

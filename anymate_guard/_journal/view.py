@@ -54,6 +54,7 @@ class View:
         look: Whether it is time to look for programs that died.
         puts: The rows that the rule changed.
         drops: Those that it dropped.
+        taken: Rows of this program that others have taken, as they believed it dead.
         history: Finishes that were acknowledged, and how each was delivered.
         reachable: What the rule noted about its address: True for an answer, False for none.
     """
@@ -69,6 +70,7 @@ class View:
     look: bool = True
     puts: dict[int, Row] = attrs.field(factory=dict)
     drops: set[int] = attrs.field(factory=set)
+    taken: set[int] = attrs.field(factory=set)
     history: list[tuple[Finish, str]] = attrs.field(factory=list)
     reachable: bool | None = None
     _outage: bool | None = None
@@ -127,11 +129,13 @@ class View:
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        held = {row.id: row for row in self.written_of(finish.rows[0])}
-        return [row for row in finish.rows if row.id in held and self._is_still_claimed(held[row.id])]
-
-    def _is_still_claimed(self, row: Row) -> bool:
-        return row.owner == self.me or (row.owner == 0 and row.state == "finishing")
+        held = {
+            row.id
+            for row in self.written_of(finish.rows[0])
+            if row.owner == self.me or (row.owner == 0 and row.state == "finishing")
+        }
+        self.taken |= finish.numbers - held
+        return [row for row in finish.rows if row.id in held]
 
 
 def can_be_taken_back(row: Row) -> bool:

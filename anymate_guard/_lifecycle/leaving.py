@@ -97,8 +97,6 @@ def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:
             trouble = None
         else:
             trouble = yield from _send(shared, way)
-            if shared.claims.rows:  # of which another program has taken something
-                yield GiveBack(shared.claims.rows, shared.claims.unsent)
     except GeneratorExit:  # nobody asks for us any more: the run is abandoned, and found by that
         raise
     except BaseException:  # a second Ctrl-C, say: nobody may take the finish for being under way any longer

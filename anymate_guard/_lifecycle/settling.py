@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import attrs
 
 from anymate_guard._api.client import means_not_open
+from anymate_guard._journal import rules
 from anymate_guard._journal.rows import Finish, Row, Unavailable
-from anymate_guard._journal.rules import Standing, acknowledge, begin, claim, name, not_open, put_off, refuse
 from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Drop, GiveBack, Life, Say, say
 from anymate_guard._lifecycle.calling import Way
@@ -21,7 +21,7 @@ _REFUSED_FOR_GOOD = {
     "FinishRun": frozenset({200, 400, 404, 405, 410, 422}),  # 200: succeeded is false
 }
 
-_UNCERTAIN = "the run is closed, and the machine was started since: it may have been finished before that"
+_UNCERTAIN = "the run is closed: it may have been finished before the machine was started, or by another program"
 
 Trouble = UnreachableError | ApiError
 
@@ -41,33 +41,34 @@ class Delivery:
     trouble: Trouble | None = None
 
 
-def settle(way: Way, row: Row, standing: Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
+def settle(way: Way, row: Row, standing: rules.Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
     """Send what is owed to the account of a row, for two seconds; False if something could not be delivered."""
     try:
-        owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
+        owed = yield from way.apply(lambda view: rules.claim(view, row, way.claims, standing))
     except Unavailable:
         return False
     return (yield from settle_claimed(way, row, owed, standing, seconds=seconds))
 
 
 def settle_claimed(
-    way: Way, row: Row, owed: Sequence[Finish], standing: Standing, *, seconds: float = _SETTLING
+    way: Way, row: Row, owed: Sequence[rules.Finishes], standing: rules.Standing, *, seconds: float = _SETTLING
 ) -> Life[bool]:
     """Send finishes that were claimed, and go on claiming, as long as there is a point in it."""
     until = way.clock() + seconds
     all_well = True
     try:
         while owed:
-            for place, finish in enumerate(owed):
+            for place, finishes in enumerate(owed):
                 delivery = None
                 if way.clock() < until:
-                    delivery = yield from deliver(way, [finish], until)
+                    delivery = yield from deliver(way, finishes, until)
                     yield from _tell(way, delivery)
                     all_well &= delivery.state in {"acknowledged", "left"}
                 if delivery is None or isinstance(delivery.trouble, UnreachableError | AuthenticationError):
-                    yield from _give_back(way, owed[place if delivery is None else place + 1 :])
+                    rest = owed[place if delivery is None else place + 1 :]
+                    yield from _give_back(way, [finish for others in rest for finish in others])
                     return False
-            owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
+            owed = yield from way.apply(lambda view: rules.claim(view, row, way.claims, standing))
     except Unavailable:
         yield GiveBack(way.claims.rows, way.claims.unsent)
         return False
@@ -98,22 +99,21 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
 
 def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery]:
     """Send a finish, after a StartRun if the run has no id; what can't be delivered goes back to the journal."""
-    numbers = {row.id for row in finish.rows}
     try:
         if finish.run_id is None:
             run_id = yield from way.call("start_run", finish.process_key, until=until)
-            named = yield from way.apply(lambda view: name(view, finish, run_id, way.claims), durable=True)
+            named = yield from way.apply(lambda view: rules.name(view, finish, run_id, way.claims), durable=True)
             return (yield from deliver(way, named, until)) if named else Delivery(finish, "left")
         if not finish.rows[0].finish:
-            begun = yield from way.apply(lambda view: begin(view, finish))
+            begun = yield from way.apply(lambda view: rules.begin(view, finish))
             if begun is None:
                 return Delivery(finish, "left")
             finish = begun
-        way.claims.unsent -= numbers
+        way.claims.unsent -= finish.numbers
         yield from way.call("finish_run", finish.run_id, finish.kpis, until=until)
     except (UnreachableError, ApiError) as error:
         if not (finish.known or error.maybe_sent):
-            way.claims.unsent |= numbers
+            way.claims.unsent |= finish.numbers
         return (yield from _not_delivered(way, finish, error, until))
     return (yield from _acknowledge(way, finish, "delivered"))
 
@@ -130,7 +130,7 @@ def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | No
 
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
     """Find out what "not open" means: it is no answer to what was never sent."""
-    if way.claims.unsent.isdisjoint(row.id for row in finish.rows):
+    if way.claims.unsent.isdisjoint(finish.numbers):
         return (yield from _acknowledge(way, finish, "by an earlier try"))
     return (yield from _start_over(way, finish, str(error), until))
 
@@ -138,29 +138,27 @@ def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) ->
 def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> Life[Delivery]:
     """Give what was never sent a run of its own, as its run is closed."""
     trouble = ApiError("FinishRun", 200, reason)
-    try:
-        again, old, refused = yield from way.apply(lambda view: not_open(view, finish, way.claims))
-    except Unavailable:
-        yield GiveBack({row.id for row in finish.rows}, way.claims.unsent)
+    decided = yield from _write(way, [finish], lambda view: rules.not_open(view, finish, way.claims))
+    if decided is None:
         return Delivery(finish, "owed", trouble)
-    if old:
-        yield say("warning", "finish_uncertain", **Finish(tuple(old)).facts, error=_UNCERTAIN)
+    again, uncertain, refused = decided
+    if uncertain:
+        yield say("warning", "finish_uncertain", **Finish(tuple(uncertain)).facts, error=_UNCERTAIN)
     if refused:
         yield say("error", "finish_refused", **Finish(tuple(refused)).facts, error=reason)
     if again is not None:
         return (yield from _deliver_one(way, again, until))
     if refused:
         return Delivery(finish, "refused", trouble)
-    return Delivery(finish, "acknowledged" if len(old) == len(finish.rows) else "left")
+    return Delivery(finish, "acknowledged" if len(uncertain) == len(finish.rows) else "left")
 
 
 def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
-    numbers = {row.id for row in finish.rows}
     try:
-        yield from way.apply(lambda view: acknowledge(view, finish, how))
+        yield from way.apply(lambda view: rules.acknowledge(view, finish, how))
     except Unavailable:
-        yield Drop(numbers)
-    way.claims.rows -= numbers
+        yield Drop(finish.numbers)
+    way.claims.rows -= finish.numbers
     return Delivery(finish)
 
 
@@ -172,11 +170,8 @@ def _put_off(way: Way, finish: Finish, trouble: Trouble) -> Life[Delivery]:
 
 
 def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
-    try:
-        yield from way.apply(lambda view: refuse(view, finish.rows, str(error)))
-    except Unavailable:
-        yield GiveBack({row.id for row in finish.rows}, way.claims.unsent)
-    way.claims.rows -= {row.id for row in finish.rows}
+    yield from _write(way, [finish], lambda view: rules.refuse(view, finish, str(error)))
+    way.claims.rows -= finish.numbers
     yield say("error", "finish_refused", **_facts(finish, error), status=error.status)
     return Delivery(finish, "refused", error)
 
@@ -192,14 +187,19 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool)
 
     def rule(view: View) -> None:
         for finish in finishes:
-            put_off(view, finish, reason, way.claims, reachable=reachable)
+            rules.put_off(view, finish, reason, way.claims, reachable=reachable)
 
-    numbers = {row.id for finish in finishes for row in finish.rows}
+    yield from _write(way, finishes, rule, durable=True)
+    way.claims.rows -= rules.numbers_of(finishes)
+
+
+def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *, durable: bool = False) -> Life[Any]:
+    """Write what became of claimed finishes; where that can't be done, they are given back, and None comes back."""
     try:
-        yield from way.apply(rule, durable=True)
+        return (yield from way.apply(rule, durable=durable))
     except Unavailable:  # the file holds the claim, and so do we
-        yield GiveBack(numbers, way.claims.unsent)
-    way.claims.rows -= numbers
+        yield GiveBack(rules.numbers_of(finishes), way.claims.unsent)
+        return None
 
 
 def report_failure(way: Way, delivery: Delivery) -> Life[None]:

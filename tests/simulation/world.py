@@ -202,6 +202,9 @@ class World:
             self._tell(guard, f"did not enter: {type(error).__name__}")
             return
         guard.body, guard.shared = shared.run_id, shared
+        rows = self.machine.file.content.rows.values()
+        if any(row.state == "finishing" and row.run_id == shared.run_id for row in rows):
+            self.doubtful = True  # it has waited for that until its deadline
         for part in plan.entries:
             shared.run.add_entries(part)
             guard.begun += part
@@ -272,12 +275,19 @@ class World:
         elif isinstance(ask, Drop):
             journal.drop(ask.numbers)
             journal.clear(0.0)
+        elif isinstance(ask, Say):
+            self._hear(ask)
         elif isinstance(ask, Wait):
             self.machine.now += ask.seconds
             guard.waiting = True
             others = [other for other in self.guards if other.steps is not None and not other.waiting]
             self.machine.now += 0 if others else 1.0
         return None
+
+    def _hear(self, say: Say) -> None:
+        """People are told what nobody can tell for sure."""
+        if say.event == "anymate.finish_uncertain":
+            self.uncertain.append((int(str(say.fields["run_id"])), int(str(say.fields["entries"] or 0))))
 
     def _apply(self, guard: Guard, ask: Apply, how: str) -> object:
         self.machine.file.locked = how == "not written"
@@ -343,6 +353,9 @@ class World:
     def _crash(self, process: Process) -> None:
         self.story.append(f"{process.name} is killed")
         process.alive = False
+        for row in self.machine.file.content.rows.values():
+            if row.finish and row.run_id and row.id in process.journal._written:  # whether it was sent is forgotten
+                self.uncertain.append((row.run_id, row.entries or 0))
         for guard in self.guards:
             if guard.process is process and guard.steps is not None:
                 guard.steps.close()
@@ -442,7 +455,8 @@ class World:
         if self.doubtful or run is None or run.credited is not None:
             return
         for other in self.guards:
-            if other is not guard and other.body == run_id and other.steps is not None and other.process.alive:
+            known = other.shared is not None and other.shared.entry.row.id in self.machine.file.content.rows
+            if known and other is not guard and other.body == run_id and other.steps and other.process.alive:
                 raise Broken(f"{guard.process.name} ends run {run_id}, in which {other.process.name} is at work")
 
     def _check_time(self, guard: Guard, begun: float, deadline: float) -> None:
