@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
     from anymate_guard._guard.guard import anymate_run
-    from anymate_guard._run import Kpis, Run, current_run
+    from anymate_guard._run.current import current_run
+    from anymate_guard._run.kpis import Kpis
+    from anymate_guard._run.run import Run
     from anymate_guard._settings import Settings
     from anymate_guard.errors import (
         AnymateGuardError,
@@ -43,8 +45,14 @@ __all__ = [
 ]
 
 # pytest imports this package in every project it is installed in, so names are imported when they are first used.
-_HOMES = {"AnymateClient": "_api.client", "anymate_run": "_guard.guard", "Settings": "_settings"}
-_HOMES |= dict.fromkeys(("Kpis", "Run", "current_run"), "_run")
+_HOMES = {
+    "AnymateClient": "_api.client",
+    "Kpis": "_run.kpis",
+    "Run": "_run.run",
+    "Settings": "_settings",
+    "anymate_run": "_guard.guard",
+    "current_run": "_run.current",
+}
 
 
 if not TYPE_CHECKING:  # a checker would take any name for one that exists

@@ -168,9 +168,9 @@ def _anymate_server() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def _anymate_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
-    from anymate_guard._journal.journal import Journal
+    from anymate_guard._journal.journals import journal_at
 
-    journal = Journal.at(tmp_path_factory.mktemp("anymate"))
+    journal = journal_at(tmp_path_factory.mktemp("anymate"))
     yield journal
     journal.close()
 
@@ -222,9 +222,9 @@ def _forget_client() -> None:
 
 def _clear(journal: Journal) -> list[Row]:
     """Empty the journal for the next test; what guards still open come back."""
-    from anymate_guard import _run
     from anymate_guard._guard import driver
-    from anymate_guard._journal.contents import rows_of
+    from anymate_guard._journal.contents import empty, rows_of
+    from anymate_guard._run import current
 
     end = time.monotonic() + _LEAVING
     while True:
@@ -234,9 +234,9 @@ def _clear(journal: Journal) -> list[Row]:
         time.sleep(_POLL)
     if in_use:
         driver.finish_all()  # or the next test would join these runs
-        while (scope := _run._current.get()) is not None:
+        while (scope := current._current.get()) is not None:
             scope.leave()
-    journal.empty()
+    empty(journal)
     return sorted(in_use, key=lambda row: row.process_key)
 
 

@@ -23,7 +23,7 @@ from anymate_guard._commands.log import collected, rendering
 from anymate_guard._commands.private_sandbox import private_sandbox
 from anymate_guard._commands.sandbox import installed
 from anymate_guard._commands.terminal import Paint, say, sign
-from anymate_guard._journal.journal import close_all
+from anymate_guard._journal.journals import close_all
 from anymate_guard.demo import bot
 
 _PACE = 1.5  # seconds that a file of invoices takes where somebody watches

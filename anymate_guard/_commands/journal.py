@@ -19,6 +19,7 @@ from anymate_guard._commands.terminal import Paint, say
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row, Unavailable
 
 _COLOURS = {"open": "green", "owed": "yellow", "refused": "red", "maybe open": "yellow"}
@@ -93,7 +94,7 @@ def deliver(*, as_json: bool) -> int:
     except ConfigurationError as error:
         say("journal", str(error))
         return 2
-    journal = Journal.at(settings.state_dir)
+    journal = journal_at(settings.state_dir)
     delivered, left = deliver_all(settings, journal)
     failed = _tell(troubles)
     owed = [item for item in left if item.state == "owed"]
@@ -169,7 +170,7 @@ def of_environment() -> Journal:
     Raises:
         ConfigurationError: A setting beside the credentials is wrong.
     """
-    return Journal.at(Settings.from_env({**os.environ, "ANYMATE_DISABLED": "1"}).state_dir)
+    return journal_at(Settings.from_env({**os.environ, "ANYMATE_DISABLED": "1"}).state_dir)
 
 
 def _journal() -> Journal | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from anymate_guard import Settings
 from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import say
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 
 if TYPE_CHECKING:
     from anymate_guard.sandbox import JournalRow, Sandbox
@@ -103,7 +103,7 @@ class _Journal:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._journal = Journal.at(settings.state_dir)
+        self._journal = journal_at(settings.state_dir)
 
     def rows(self) -> list[JournalRow]:
         return [self._row(item) for item in journal.read(self._journal)]

@@ -13,7 +13,7 @@ from anymate_guard._api.client import AnymateClient
 from anymate_guard._deadline import Deadline
 from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
-from anymate_guard._journal.journal import Journal, close_all
+from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Ask, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
@@ -45,7 +45,7 @@ class Driver:
 
     def __init__(self, client: AnymateClient) -> None:
         self.client = client
-        self.journal = Journal.at(client.settings.state_dir)
+        self.journal = journal_at(client.settings.state_dir)
         self.interruption: BaseException | None = None
 
     def way(self) -> Way:

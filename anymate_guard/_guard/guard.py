@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from anymate_guard import _log
 from anymate_guard._guard.block import Leaving
-from anymate_guard._guard.defaults import default_process_key, shared_client
 from anymate_guard._guard.functions import decorated
-from anymate_guard._guard.outcomes import message_of, outcome_of
-from anymate_guard._guard.threads import ended, in_thread
+from anymate_guard._guard.use import Use
 from anymate_guard._lifecycle.options import CREDITS, Credit, Options
-from anymate_guard._process import signals
-from anymate_guard._process.fork import importing, in_child
-from anymate_guard._process.interpreters import check_interpreter
+from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
-from anymate_guard._run import LARGEST_ID, Run, Scope
+from anymate_guard._run.amounts import LARGEST_ID
+from anymate_guard._run.run import Run
 from anymate_guard._settings import check_process_key
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
-    from anymate_guard._lifecycle.asks import Life
-    from anymate_guard._lifecycle.sharing import Shared
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -125,7 +117,7 @@ class Guard:
         self._process_key = process_key
         self._client = client
         self._options = options
-        self._use: _Use | None = None
+        self._use: Use | None = None
 
     def __repr__(self) -> str:
         return f"<anymate_run({self._process_key!r})>"
@@ -173,8 +165,8 @@ class Guard:
         __exit__ = Leaving(_exit)
         __aexit__ = Leaving(_aexit)
 
-    def _begin(self) -> _Use:
-        use = _Use(self._process_key, self._client, self._options)
+    def _begin(self) -> Use:
+        use = Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:
                 Leaving.expect(self, lambda: self._forget(use))  # first, as an interruption may come at once
@@ -184,154 +176,17 @@ class Guard:
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
         )
 
-    def _end(self) -> _Use:
+    def _end(self) -> Use:
         use, self._use = self._use, None
         if use is None:
             raise RuntimeError(f"{self!r} is left, but was not entered")
         return use
 
-    def _forget(self, use: _Use) -> None:
+    def _forget(self, use: Use) -> None:
         """A block is over; nothing is to be done unless an interruption came before it could be left."""
         if self._use is use:
             self._use = None
         use.abandon()
-
-
-class _Use:
-    """One use of a guard, from entering to leaving."""
-
-    def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
-        check_interpreter()
-        self._client = client or shared_client()
-        self._process_key = process_key or default_process_key(client)
-        self._options = options
-        with importing():
-            from anymate_guard._guard import driver  # with the client and the journal, 40 ms
-            from anymate_guard._lifecycle.sharing import Place
-
-        self._program = driver.program
-        self._driver = driver.Driver(self._client)
-        self._place = Place()
-        self._process = os.getpid()
-        self._holds_signals = False
-        self._scope: Scope | None = None
-
-    def enter(self) -> Run:
-        self._hold_signals()
-        shared = self._driver.run(self._entering())
-        if self._holds_signals:
-            signals.raise_asked()
-        return self._open(shared.run)
-
-    async def aenter(self) -> Run:
-        from concurrent.futures import Future
-
-        # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
-        self._hold_signals()
-        entering: Future[Shared] = Future()
-        try:
-            in_thread(entering, self._driver.run, self._entering())
-            await ended(entering)
-        except BaseException as error:
-            # Not waited for, as the task was cancelled or closed: the life ends in its thread.
-            self._driver.interruption = GivenUp(f"{type(error).__name__} while entering")
-            entering.add_done_callback(lambda _: self.abandon())
-            raise
-        return self._open(entering.result().run)
-
-    def step_back(self, error: BaseException) -> None:
-        """Undo what entering has done here; the run was given up by its life, or is by whoever sees that."""
-        signals.saw(error)
-        self.abandon()
-        self._close()
-
-    def exit(self, error: BaseException | None) -> None:
-        try:
-            if isinstance(error, GeneratorExit) and self._driver.journal.in_transaction:
-                self.abandon()  # the garbage collector closes a generator in the middle of our own work
-                return
-            with signals.deferred() if self._holds_signals else contextlib.nullcontext():
-                self._leave(error)
-        except BaseException:
-            self.abandon()
-            raise
-        finally:
-            self._close_after(error)
-
-    async def aexit(self, error: BaseException | None) -> None:
-        import asyncio
-        from concurrent.futures import Future
-
-        cancelled = None
-        try:
-            if isinstance(error, GeneratorExit):  # a coroutine that is being closed can't await
-                self.abandon()
-                return
-            leaving: Future[None] = Future()
-            in_thread(leaving, self._leave, error)
-            while not leaving.done():
-                try:
-                    await ended(leaving)
-                except asyncio.CancelledError as again:
-                    cancelled = again  # goes on when the finish is complete
-            if cancelled is None or error is not None:
-                leaving.result()
-        except BaseException:
-            self.abandon()
-            raise
-        finally:
-            self._close_after(error or cancelled)
-        if cancelled is not None and error is None:
-            raise cancelled
-
-    def abandon(self) -> None:
-        """Let go of the run, if that was not done yet: it is finished by whoever sees it next."""
-        if os.getpid() == self._process:
-            self._program.abandon(self._place)
-
-    def _entering(self) -> Life[Shared]:
-        from anymate_guard._lifecycle.entering import entering
-
-        return entering(self._program, self._place, self._driver.way(), self._process_key, self._options)
-
-    def _open(self, run: Run) -> Run:
-        bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
-        self._scope = Scope(run, lambda: _log.unbind(bound))
-        return run
-
-    def _leave(self, error: BaseException | None) -> None:
-        from anymate_guard._lifecycle.leaving import leaving
-
-        if os.getpid() != self._process:  # a forked child leaves it to its parent
-            return
-        outcome, failure = outcome_of(error), message_of(error)
-        way = self._driver.way()
-        self._driver.run(leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure))
-
-    def _close_after(self, error: BaseException | None) -> None:
-        """Put things back; an exit that a signal asked for, and that the body did not leave with, is raised now."""
-        signals.saw(error)
-        held = self._holds_signals
-        self._close()
-        if held and error is None:
-            signals.raise_asked()
-
-    def _close(self) -> None:
-        if self._scope is not None:
-            self._scope.leave()
-        self._release_signals()
-
-    def _hold_signals(self) -> None:
-        self._holds_signals = self._client.settings.handle_signals and signals.hold()
-
-    def _release_signals(self) -> None:
-        if self._holds_signals and os.getpid() == self._process:
-            self._holds_signals = False
-            signals.release()
-
-
-class GivenUp(BaseException):
-    """Thrown into the life of a guard that nobody waits for any more."""
 
 
 def _check_client(client: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anymate_guard._process import signals
-from anymate_guard._run import Outcome
+from anymate_guard._run.run import Outcome
 
 
 def outcome_of(error: BaseException | None) -> Outcome:

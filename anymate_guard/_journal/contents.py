@@ -7,9 +7,9 @@ from typing import cast
 
 import attrs
 
-from anymate_guard._journal.database import Rows
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
+from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 
 _PATIENCE = 10.0  # seconds for one look at the journal
@@ -52,7 +52,7 @@ def rows_of(journal: Journal) -> list[tuple[Row, bool]]:
     """
 
     def rule(view: View) -> list[tuple[Row, bool]]:
-        return [(row, view.in_use(row)) for row in cast(Rows, view.table).all()]
+        return [(row, view.in_use(row)) for row in cast(Tables, view.table).all()]
 
     return journal.read("", rule, _PATIENCE)
 
@@ -63,7 +63,7 @@ def history_of(journal: Journal, since: float = 0.0) -> list[Line]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    return journal.read("", lambda view: [Line(*line) for line in cast(Rows, view.table).history(since)], _PATIENCE)
+    return journal.read("", lambda view: [Line(*line) for line in cast(Tables, view.table).history(since)], _PATIENCE)
 
 
 def drop(journal: Journal, numbers: Sequence[int]) -> list[Row]:
@@ -74,9 +74,25 @@ def drop(journal: Journal, numbers: Sequence[int]) -> list[Row]:
     """
 
     def rule(view: View) -> list[Row]:
-        rows = [row for row in cast(Rows, view.table).all() if row.id in numbers and not view.in_use(row)]
+        rows = [row for row in cast(Tables, view.table).all() if row.id in numbers and not view.in_use(row)]
         for row in rows:
             view.drop(row)
         return rows
 
     return journal.apply("", rule, _PATIENCE)
+
+
+def empty(journal: Journal) -> None:
+    """Delete everything, for the next test.
+
+    Raises:
+        Unavailable: The journal can't be written.
+    """
+
+    def rule(view: View) -> None:
+        tables = cast(Tables, view.table)
+        for row in tables.all():
+            view.drop(row)
+        tables.empty()
+
+    journal.apply("", rule, _PATIENCE)

@@ -7,7 +7,6 @@ differs; it comes before every rule, at each look of the recorder, and at the en
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import threading
 import time
@@ -15,26 +14,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from anymate_guard._journal.database import TROUBLE, Database, Newer, Rows, is_damaged, is_locked
-from anymate_guard._journal.owners import Owner
+from anymate_guard._journal.database import TROUBLE, Database
 from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
+from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
-from anymate_guard._log import emit
-from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
+from anymate_guard._process.owners import Owner
 
 T = TypeVar("T")
 
 _LOOK = 1.0  # seconds between two looks for programs that died
 _HOUR = 3600.0
 _FORKING = 1.0  # seconds that a fork waits for who is at the file
-_EMPTYING = 10.0  # seconds to wait for a locked file between two tests
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
 _POLL = 0.01
 
 
 class Journal:
-    """The journal in one folder; `Journal.at` gives the one of this program.
+    """The journal in one folder; `journals.journal_at` gives the one of this program.
 
     Args:
         database: The file.
@@ -53,19 +50,7 @@ class Journal:
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
-        self._looked = self._swept = self._warned = -_HOUR
-
-    @staticmethod
-    def at(folder: Path) -> Journal:
-        """The journal in a folder; one per folder and program, by whatever name."""
-        name = os.path.abspath(folder)  # noqa: PTH100
-        with _opening:
-            journal = _journals.get(name)
-            if journal is None:
-                real = _real(name)
-                journal = _journals.get(real) or Journal(Database(Path(real)), Owner())
-                _journals[name] = _journals[real] = journal
-            return journal
+        self._looked = self._swept = -_HOUR
 
     @property
     def path(self) -> Path:
@@ -162,35 +147,30 @@ class Journal:
 
     def look(self) -> None:
         """Make the file match what is wanted and recorded by now, on the disk, and be seen as alive."""
-        with contextlib.suppress(Unavailable):
-            self._patiently(self._match, 0.0)
-            if self._unsynced:
-                self._sync()
-
-    def empty(self) -> None:
-        """Forget everything, for the next test.
-
-        Raises:
-            Unavailable: The file could not be written.
-        """
-        with self._lock:
-            self._wanted.clear()
-            self._entries.clear()
-            self._written.clear()
-
-        def work() -> None:
-            self._open()
-            with self._database.transaction(write=True) as rows:
-                rows.empty()
-
-        self._patiently(work, _EMPTYING)
+        self.clear(0.0)
+        if self._unsynced:
+            self._sync()
 
     def close(self) -> None:
         """Make the file match, and close it; the next operation opens it again."""
-        with contextlib.suppress(Unavailable):
-            self._patiently(self._match, _CLOSING if self._differences() else 0.0)
+        self.clear(_CLOSING if self._differences() else 0.0)
         with self._lock:
             self._database.disconnect()
+
+    def pause(self) -> bool:
+        """See that nobody is at the file while the process forks; True if `resume` has to be called.
+
+        sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
+        locks of its parent.
+        """
+        taken = self._lock.acquire(timeout=_FORKING)
+        if taken:
+            self._database.disconnect()
+        return taken
+
+    def resume(self) -> None:
+        """Go on after a fork."""
+        self._lock.release()
 
     def _match(self) -> None:
         for entry in list(self._entries.values()):
@@ -211,17 +191,15 @@ class Journal:
                 try:
                     return work()
                 except TROUBLE as error:
-                    failure, remedy = error, self._recover(error)
+                    failure, remedy = error, self._database.recover(error)
             if time.monotonic() >= end:
-                self._warn(failure, remedy)
+                self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 
     def _open(self) -> None:
         """See that both files are the ones that have their names now."""
         self._unsure |= self._database.connect()
-        if self._database.distrusted is not None:
-            self._warn(self._database.distrusted, f"{self.path} is used instead; make the folder this user's own")
         self._unsure |= self.owner.hold(self._database.locks)
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
@@ -247,7 +225,7 @@ class Journal:
         self._unsure = False
         return result
 
-    def _view(self, rows: Rows, address: str) -> View:
+    def _view(self, rows: Tables, address: str) -> View:
         now, since = time.time(), time.monotonic()
         return View(
             rows,
@@ -261,7 +239,7 @@ class Journal:
             look=since - self._looked >= _LOOK,  # only a change takes note of it: who only reads finds nobody dead
         )
 
-    def _compare(self, rows: Rows) -> None:
+    def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
         if self._number != self._database.number:
             self._written.clear()
@@ -277,7 +255,7 @@ class Journal:
     def _differences(self) -> list[tuple[int, Row | None]]:
         return [(number, row) for number, row in list(self._wanted.items()) if self._written.get(number) is not row]
 
-    def _write_differences(self, rows: Rows) -> dict[int, Row | None]:
+    def _write_differences(self, rows: Tables) -> dict[int, Row | None]:
         """Write what differs, and give back what was written."""
         wrote: dict[int, Row | None] = {}
         for number, wanted in self._differences():
@@ -324,83 +302,5 @@ class Journal:
 
     def _sync(self) -> None:
         self._unsynced = False
-        try:
-            self._database.sync()
-        except TROUBLE as error:
+        if not self._database.sync():
             self._unsynced = True
-            with self._lock:
-                self._warn(error, "see whether the disk is full or broken")
-
-    def _recover(self, error: Exception) -> str:
-        """See that the next operation can start afresh; what people can do comes back."""
-        if is_locked(error):
-            return "close the program that holds it"
-        self._database.disconnect()
-        if isinstance(error, Newer):
-            return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
-        if is_damaged(error):
-            remedy = self._database.move_aside()
-            self._warn(error, remedy)  # although the next try may well succeed
-            return remedy
-        return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
-
-    def _warn(self, error: object, remedy: str) -> None:
-        if time.monotonic() - self._warned > _HOUR:
-            self._warned = time.monotonic()
-            emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
-
-    def _before_fork(self) -> bool:
-        # sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
-        # locks of its parent. So no file is open, and nobody is at it, while a process forks.
-        taken = self._lock.acquire(timeout=_FORKING)
-        if taken:
-            self._database.disconnect()
-        return taken
-
-
-def all_journals() -> set[Journal]:
-    """Every journal that this program has used."""
-    with _opening:
-        return set(_journals.values())
-
-
-def close_all() -> None:
-    """Close every journal of this program, and its lock file: Windows deletes no open one."""
-    for journal in all_journals():
-        journal.close()
-        journal.owner.close()
-
-
-def _real(name: str) -> str:
-    try:
-        return os.path.realpath(name)
-    except OSError:  # Windows refuses to look at some
-        return name
-
-
-_opening = Lock()
-_journals: dict[str, Journal] = {}
-_leaked: list[object] = []
-
-
-def _before_fork(stopped: Taken) -> None:
-    stopped.extend(journal for journal in all_journals() if journal._before_fork())
-    if _opening.acquire(timeout=_FORKING):
-        stopped.append(_opening)
-
-
-def _after_fork_in_parent(stopped: Taken) -> None:
-    while stopped:
-        taken = stopped.pop()
-        (taken._lock if isinstance(taken, Journal) else taken).release()
-
-
-def _after_fork(_: Taken) -> None:
-    global _opening, _journals
-    for journal in set(_journals.values()):
-        journal.owner.close()  # or its parent would count as alive for as long as this child is
-        _leaked.append(journal)  # sqlite must not close what it has opened in the parent
-    _opening, _journals = Lock(), {}
-
-
-around(_before_fork, _after_fork_in_parent, _after_fork)

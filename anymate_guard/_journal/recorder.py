@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextvars import Context
 
-from anymate_guard._journal.journal import all_journals
+from anymate_guard._journal.journals import all_journals
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
 

@@ -18,7 +18,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import attrs
 
-from anymate_guard._run import MOST, NANOSECONDS, SEVERITY, Kpis, Outcome
+from anymate_guard._run.amounts import MOST, NANOSECONDS
+from anymate_guard._run.kpis import Kpis
+from anymate_guard._run.run import SEVERITY, Outcome
 
 State = Literal["starting", "open", "finishing", "done", "refused"]
 Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds

@@ -9,7 +9,7 @@ from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.settling import Delivery, Trouble, deliver, report_failure, settle
 from anymate_guard._lifecycle.sharing import Place, Program, Shared
-from anymate_guard._run import Outcome, set_run_id
+from anymate_guard._run.run import Outcome, set_run_id
 from anymate_guard.errors import ApiError, UnreachableError
 
 

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from anymate_guard._run import Outcome
+from anymate_guard._run.run import Outcome
 
 Credit = Literal["always", "succeeded", "never"]
 CREDITS: tuple[Credit, ...] = get_args(Credit)

@@ -14,7 +14,7 @@ from anymate_guard._journal.view import Claims
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Mate, Options
 from anymate_guard._process.locks import Lock
-from anymate_guard._run import SEVERITY, Outcome, Run, close, set_run_id, totals
+from anymate_guard._run.run import SEVERITY, Outcome, Run, close, set_run_id, totals
 
 State = Literal["entering", "open", "leaving", "over"]
 Key = tuple[str, str, bool]

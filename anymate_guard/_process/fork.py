@@ -30,7 +30,7 @@ class _Local(threading.local):
 _local = _Local()
 
 
-def in_child(do: Callable[[], None]) -> None:
+def in_child(do: Callable[[], object]) -> None:
     """Call `do` in every child that this process forks."""
     around(lambda _: None, lambda _: None, lambda _: do())
 

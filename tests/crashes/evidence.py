@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from anymate_guard._journal.contents import rows_of
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 from anymate_guard.sandbox import Sandbox
 
 from .bots import MOST_LOST
@@ -152,7 +152,7 @@ def check(sandbox: Sandbox, evidence: Evidence, state: Path) -> None:
     runs = sandbox.runs()
     assert [run for run in runs if not run["finished"]] == []
     assert [stay for stay in evidence.stays if stay.entered and stay.run_id is None] == []
-    assert rows_of(Journal.at(state)) == []
+    assert rows_of(journal_at(state)) == []
 
     finished = {run["runId"]: datetime.fromisoformat(run["finishedAt"] or "").timestamp() for run in runs}
     ended = [(stay.run_id, stay.end) for stay in evidence.stays if stay.run_id]

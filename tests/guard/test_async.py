@@ -16,7 +16,7 @@ import structlog
 from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
 from anymate_guard._guard import defaults, threads
 from anymate_guard._guard.driver import program
-from anymate_guard._journal.journal import all_journals
+from anymate_guard._journal.journals import all_journals
 from anymate_guard.sandbox import Sandbox
 from tests.support.clients import until as wait_until
 

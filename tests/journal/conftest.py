@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anymate_guard._journal.contents import rows_of
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
@@ -33,7 +33,7 @@ def _file(folder: Path) -> Path:
 @pytest.fixture(name="rows")
 def _rows(folder: Path) -> Callable[[], list[Row]]:
     """What is in the journal."""
-    return lambda: [row for row, _ in rows_of(Journal.at(folder))]
+    return lambda: [row for row, _ in rows_of(journal_at(folder))]
 
 
 @pytest.fixture(name="lines")

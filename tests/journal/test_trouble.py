@@ -20,7 +20,7 @@ from anymate_guard import anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.database import Database
-from anymate_guard._journal.journal import Journal, close_all
+from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
@@ -350,7 +350,7 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    journals = {Journal.at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
+    journals = {journal_at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
     assert len(journals) == 1
 
 
@@ -363,7 +363,7 @@ def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytes
         file.write_bytes(b"")
         raise sqlite3.DatabaseError("file is not a database")
 
-    journal = Journal.at(file.parent)
+    journal = journal_at(file.parent)
     monkeypatch.setattr(Database, "_prepare", meets_a_corrupt_one)
     assert rows_of(journal) == []
     assert file.exists()
@@ -395,7 +395,7 @@ import os, sqlite3, sys
 from pathlib import Path
 from anymate_guard import anymate_run
 from anymate_guard._journal import recorder
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 
 recorder._EVERY = 60  # nothing is written but here
 connect = sqlite3.connect
@@ -413,7 +413,7 @@ class Watched(sqlite3.Connection):
 sqlite3.connect = lambda *args, **options: connect(*args, factory=Watched, **options)
 with anymate_run("a"):
     pass
-journal = Journal.at(Path(os.environ["ANYMATE_STATE_DIR"]))
+journal = journal_at(Path(os.environ["ANYMATE_STATE_DIR"]))
 other = connect(journal.path, isolation_level=None)
 other.execute("BEGIN EXCLUSIVE")
 with anymate_run("a") as run:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from anymate_guard._journal.contents import rows_of
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 
@@ -131,7 +131,7 @@ def asked(sandbox: Sandbox, operation: str, times: int = 1) -> Callable[[], bool
 
 def rows() -> list[tuple[Row, bool]]:
     """What is in the journal of this test, and whether its owners are alive."""
-    return rows_of(Journal.at(Path(os.environ["ANYMATE_STATE_DIR"])))
+    return rows_of(journal_at(Path(os.environ["ANYMATE_STATE_DIR"])))
 
 
 def finished(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from anymate_guard._journal.journal import close_all
+from anymate_guard._journal.journals import close_all
 from anymate_guard.sandbox import Sandbox
 
 from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, rows, run, running, until
@@ -139,10 +139,10 @@ def test_fork_keeps_the_journal_of_both(sandbox: Sandbox) -> None:
 def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
     """A fork in the middle of something that does not end goes on after a while, and so does its child."""
     text = """
-        from anymate_guard._journal import journal as journals
-        from anymate_guard._journal.journal import all_journals
+        from anymate_guard._journal import journal as paused
+        from anymate_guard._journal.journals import all_journals
         from anymate_guard._process import fork
-        fork._PATIENCE = journals._FORKING = 0.1
+        fork._PATIENCE = paused._FORKING = 0.1
         held, done = threading.Event(), threading.Event()
 
         def stuck(journal):

@@ -109,7 +109,6 @@ class Rows:
 class Database:
     """A program's way to the file."""
 
-    distrusted = None
     path = locks = Path("model")
 
     def __init__(self, file: File) -> None:
@@ -124,8 +123,15 @@ class Database:
     def disconnect(self) -> None:
         """Nothing is open."""
 
-    def sync(self) -> None:
+    def sync(self) -> bool:
         """This model loses no power."""
+        return True
+
+    def recover(self, error: Exception) -> str:
+        return str(error)
+
+    def warn(self, error: object, remedy: str) -> None:
+        """Nobody reads it."""
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[Rows]:
@@ -157,14 +163,11 @@ class Owner:
 
 
 class Looking(Journal):
-    """A journal that looks for dead programs at each step, and never warns."""
+    """A journal that looks for dead programs at each step."""
 
     def _view(self, rows: Any, address: str) -> View:
         self._looked = float("-inf")
         return super()._view(rows, address)
-
-    def _warn(self, error: object, remedy: str) -> None:
-        """Nobody reads it."""
 
 
 @attrs.define(eq=False)

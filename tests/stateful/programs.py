@@ -14,7 +14,7 @@ NURSERY = """
 import os, signal, socket, sys
 from concurrent.futures import ThreadPoolExecutor
 from anymate_guard import anymate_run
-from anymate_guard._journal.journal import all_journals
+from anymate_guard._journal.journals import all_journals
 import anymate_guard._http.transport, structlog
 
 class Bodies:

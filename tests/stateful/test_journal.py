@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from anymate_guard._journal.contents import rows_of
-from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.journals import journal_at
 from anymate_guard.sandbox import Sandbox
 
 from .programs import Nursery, Program
@@ -172,7 +172,7 @@ class Machine(RuleBasedStateMachine):
                 last.do("leave", key, "succeeded")
             last.kill()
             runs = self.sandbox.runs()
-            journal = Journal.at(Path(os.environ["ANYMATE_STATE_DIR"]))
+            journal = journal_at(Path(os.environ["ANYMATE_STATE_DIR"]))
             assert all(run["finished"] for run in runs)
             assert self.least <= sum(run["overwriteEntries"] or 0 for run in runs) <= self.most
             assert rows_of(journal) == []

@@ -1,105 +1,22 @@
-"""What a run records: entries and seconds saved, exactly and from any thread. No I/O."""
+"""What a run records: exactly, and from any thread. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import timedelta
-from numbers import Real
-from operator import index
 from types import TracebackType
 from typing import Literal, NoReturn, SupportsIndex
 
-import attrs
-
 from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
-from anymate_guard.errors import NoCurrentRun
-
-LARGEST_ID = (1 << 63) - 1  # run ids are 64-bit integers
-MOST = 2_147_483_647  # the KPI fields of FinishRun are 32-bit integers
-NANOSECONDS = 1_000_000_000  # a second has
+from anymate_guard._run.amounts import MOST, NANOSECONDS, checked_entries, checked_nanoseconds
+from anymate_guard._run.current import Scope
+from anymate_guard._run.kpis import Kpis
 
 Outcome = Literal["succeeded", "failed", "interrupted"]
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in one run, the worst one counts
 
 # One lock for all runs: it is held for less than a microsecond, and a forked child can replace it.
 _lock = Lock()
-
-
-def _count(value: SupportsIndex) -> int:
-    """Check a number of entries."""
-    if isinstance(value, bool):
-        raise TypeError(f"entries must be a whole number, got {value!r}")
-    try:
-        count = index(value)
-    except TypeError:
-        raise TypeError(f"entries must be a whole number, got {value!r}") from None
-    if not 0 <= count <= MOST:
-        raise ValueError(f"entries must be from 0 to {MOST}, got {value!r}")
-    return count
-
-
-def _nanoseconds(value: float | timedelta) -> int:
-    """Check a number of seconds; whole nanoseconds add up without the error of floats."""
-    if isinstance(value, timedelta):
-        nanoseconds = value // timedelta(microseconds=1) * 1000
-    elif isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"seconds saved must be a number or a timedelta, got {value!r}")
-    else:
-        try:
-            nanoseconds = value * NANOSECONDS if isinstance(value, int) else round(float(value) * NANOSECONDS)
-        except (ValueError, OverflowError):  # NaN and infinity have no nanoseconds
-            raise ValueError(f"seconds saved must be a finite number, got {value!r}") from None
-        if value < 0:  # by so little, maybe, that it rounds to 0
-            nanoseconds = -1
-    if not 0 <= nanoseconds <= MOST * NANOSECONDS:
-        raise ValueError(f"seconds saved must be from 0 to {MOST}, got {value!r}")
-    return nanoseconds
-
-
-def _count_or_none(value: SupportsIndex | None) -> int | None:
-    return None if value is None else _count(value)
-
-
-def _seconds_or_none(value: float | timedelta | None) -> float | None:
-    return None if value is None else _nanoseconds(value) / NANOSECONDS
-
-
-@attrs.frozen
-class Kpis:
-    """What work achieved: returned by a worker or a task to the one place that holds the guard, and added with `+`.
-
-    Frozen, comparable and picklable. None means "not recorded", which differs from 0: Anymate credits its defaults
-    for what a run did not report, and nothing for a 0 (Anymate's Finish Run page).
-
-    Args:
-        entries: How many entries (invoices, mails, rows …) were worked on, from 0 to 2 147 483 647.
-        seconds_saved: Work time saved, as seconds or a timedelta, from 0 to 2 147 483 647 s; read back as float.
-
-    Raises:
-        TypeError: For a value of another kind (bool included).
-        ValueError: For a negative, infinite or NaN value, or one that is too large.
-    """
-
-    entries: int | None = attrs.field(default=None, converter=_count_or_none)
-    seconds_saved: float | None = attrs.field(default=None, converter=_seconds_or_none)
-
-    @property
-    def whole_seconds(self) -> int | None:
-        """Seconds saved as Anymate takes them: whole, rounded half up."""
-        if self.seconds_saved is None:
-            return None
-        return min(MOST, (_nanoseconds(self.seconds_saved) + NANOSECONDS // 2) // NANOSECONDS)
-
-    def __add__(self, other: Kpis) -> Kpis:
-        """Add field by field; None and a number make that number. Raises ValueError when a sum is too large."""
-        if not isinstance(other, Kpis):
-            return NotImplemented
-        total = Run("sum")
-        total.merge(self)
-        total.merge(other)
-        return total.kpis
 
 
 class Run:
@@ -168,7 +85,7 @@ class Run:
                 if 0 <= count <= self._entries_room:
                     self._entries_room -= count
                     return
-        self._record(_count(count), None)
+        self._record(checked_entries(count), None)
 
     def add_seconds_saved(self, seconds: float | timedelta) -> None:
         """Add work time saved.
@@ -181,7 +98,7 @@ class Run:
             ValueError: When it is negative, infinite or NaN, or the total would pass 2 147 483 647 s.
             RuntimeError: When the run is finished.
         """
-        self._record(None, _nanoseconds(seconds))
+        self._record(None, checked_nanoseconds(seconds))
 
     def set_kpis(self, *, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None) -> None:
         """Replace totals; one that is not given stays.
@@ -196,8 +113,8 @@ class Run:
             RuntimeError: When the run is finished.
         """
         self._record(
-            None if entries is None else _count(entries),
-            None if seconds_saved is None else _nanoseconds(seconds_saved),
+            None if entries is None else checked_entries(entries),
+            None if seconds_saved is None else checked_nanoseconds(seconds_saved),
             replace=True,
         )
 
@@ -214,7 +131,7 @@ class Run:
         """
         if not isinstance(kpis, Kpis):
             raise TypeError(f"merge takes a Kpis, got {kpis!r}")
-        self._record(kpis.entries, None if kpis.seconds_saved is None else _nanoseconds(kpis.seconds_saved))
+        self._record(kpis.entries, None if kpis.seconds_saved is None else checked_nanoseconds(kpis.seconds_saved))
 
     def attempt(self) -> Attempt:
         """A try inside a retry loop: `with run.attempt() as attempt:` counts only if its block succeeds."""
@@ -277,68 +194,6 @@ class Attempt(Run):
             self._parent._record(entries, nanoseconds, capped=True)
 
 
-class Scope:
-    """Where a run, or an attempt, is the current one: from here on in this thread or task, until it is left.
-
-    Args:
-        run: What `current_run()` gives.
-        undo: Called when the scope is left, to put back what else was set with it.
-    """
-
-    __slots__ = ("_outer", "_undo", "run")
-
-    def __init__(self, run: Run, undo: Callable[[], None] = lambda: None) -> None:
-        self.run = run
-        self._undo = undo
-        self._outer = _current.get()
-        _current.set(self)
-
-    def leave(self) -> None:
-        """Put things back as they were, in whatever order scopes are left; in another context, do nothing."""
-        scope = _current.get()
-        if scope is self:
-            _current.set(self._outer)
-            self._undo()
-            return
-        while scope is not None:
-            if scope._outer is self:  # left before the one inside it, which then goes back to what was before both
-                scope._outer, scope._undo = self._outer, self._undo
-                return
-            scope = scope._outer
-
-
-_current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
-
-
-def _after_fork() -> None:
-    """The child is in no run, as what it recorded would be lost; and another thread may have held the lock."""
-    global _lock
-    _lock = Lock()
-    _current.set(None)
-
-
-in_child(_after_fork)
-
-
-def current_run() -> Run:
-    """The run, or the attempt, of this thread or task.
-
-    A new thread has none, unless it runs in a copy of the context: by `contextvars.copy_context().run` or
-    `asyncio.to_thread`, or where Python copies it to each new thread (`sys.flags.thread_inherit_context`, from 3.14 on;
-    free-threaded builds do so by default). There, pass the run to the threads of a pool, which outlive a guard.
-
-    Raises:
-        NoCurrentRun: Outside a guard.
-    """
-    scope = _current.get()
-    if scope is None:
-        raise NoCurrentRun(
-            "there is no current run here: call this inside `with anymate_run(...)` or a function decorated with it; "
-            "a new thread needs the run passed to it, and a new process returns a Kpis to the one that holds the guard"
-        )
-    return scope.run
-
-
 def totals(run: Run) -> tuple[int | None, int | None]:
     """Entries and nanoseconds recorded so far."""
     with _lock:
@@ -373,3 +228,12 @@ def _take(what: str, most: int, room: int, amount: int | None, *, replace: bool,
         unit = most // MOST  # 1 for entries, a second's nanoseconds for seconds
         raise ValueError(f"{what} can't pass {MOST} in all: {most // unit - before // unit} and {amount // unit} more")
     return max(0, before - amount)
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held it."""
+    global _lock
+    _lock = Lock()
+
+
+in_child(_after_fork)

@@ -1,0 +1,168 @@
+"""The tables of the journal's file, in SQL: rows, outages and the history."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from anymate_guard._journal.rows import Finish, Row, new_id
+from anymate_guard._journal.view import View
+
+_VERSION = 2
+_SCHEMA = (
+    f"CREATE TABLE rows ({', '.join(Row._fields)}, PRIMARY KEY (id))",
+    "CREATE INDEX of_process ON rows (address, process_key) WHERE state <> 'refused'",
+    """CREATE INDEX abandoned ON rows (address, username, began)
+    WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
+    "CREATE INDEX of_owner ON rows (owner) WHERE owner <> 0",
+    "CREATE TABLE outages (address PRIMARY KEY, at)",
+    """CREATE TABLE history
+    (address, username, process_key, run_id, began, ended, outcome, entries, seconds_saved, delivered)""",
+    "CREATE INDEX ended ON history (ended)",
+    "CREATE TABLE file (number)",
+)
+_COLUMNS = ", ".join(Row._fields)
+_MARKS = ", ".join("?" * len(Row._fields))
+_READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
+_ALL = f"{_READ} ORDER BY began"
+_OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused'"
+_ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
+    AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
+_OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
+_BY_ID = f"{_READ} WHERE id = ?"
+_OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
+_PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
+_UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
+    WHERE id = ? AND (owner = ? OR (owner = 0 AND finish = 0 AND state <> 'refused'))"""  # noqa: S608  # as above
+_DROP = "DELETE FROM rows WHERE id = ?"
+_DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
+_NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_HISTORY = "SELECT * FROM history WHERE ended >= ? ORDER BY ended DESC"
+_OUTAGE = 60.0  # seconds for which an address counts as unreachable
+_OLDEST = 90 * 86_400.0  # seconds for which a line of the history is kept
+_MOST_LINES = 100_000
+
+
+class Newer(sqlite3.Error):
+    """The file has a schema that this version does not know."""
+
+
+class Tables:
+    """What rules read and write, in one transaction.
+
+    Rows that make no sense are left out, so that they stop nobody.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def of_process(self, address: str, process_key: str) -> list[Row]:
+        """The rows of a process, but for refused ones."""
+        return self._rows(_OF_PROCESS, (address, process_key))
+
+    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
+        """The rows of an account that nobody is at, oldest first."""
+        return self._rows(_ABANDONED, (address, username, most))
+
+    def owners(self) -> list[int]:
+        """All owners of rows."""
+        return [owner for (owner,) in self._connection.execute(_OWNERS) if type(owner) is int]
+
+    def of_owner(self, owner: int) -> list[Row]:
+        """The rows of an owner."""
+        return self._rows(_OF_OWNER, (owner,))
+
+    def all(self) -> list[Row]:
+        """Every row, oldest first."""
+        return self._rows(_ALL, ())
+
+    def outage(self, address: str, now: float) -> bool:
+        """Whether an address was unreachable less than a minute ago."""
+        found = self._connection.execute("SELECT at FROM outages WHERE address = ?", (address,)).fetchone()
+        return found is not None and type(found[0]) is float and abs(now - found[0]) < _OUTAGE
+
+    def makes_sense(self, number: int) -> bool:
+        """Whether a row can be read, if there is one."""
+        found = self._connection.execute(_BY_ID, (number,)).fetchone()
+        try:
+            return found is None or Row.of(found).id == number
+        except (ValueError, TypeError):
+            return False
+
+    def put(self, row: Row) -> None:
+        """Write a row."""
+        self._connection.execute(_PUT, row)
+
+    def put_mine(self, row: Row, me: int) -> bool:
+        """Write a row that is there already; False if another program has taken it."""
+        return self._connection.execute(_UPDATE, (*row, row.id, me)).rowcount == 1
+
+    def drop(self, number: int, me: int | None = None) -> None:
+        """Delete a row; given an owner, only if it is that one's."""
+        if me is None:
+            self._connection.execute(_DROP, (number,))
+        else:
+            self._connection.execute(_DROP_MINE, (number, me))
+
+    def change(self, view: View) -> None:
+        """Write what a rule changed."""
+        for row in view.puts.values():
+            self.put(row)
+        for number in view.drops:
+            self.drop(number)
+        for finish, how in view.history:
+            self._connection.execute(_NOTE, _line(finish, how, view.now))
+        if view.reachable is False:
+            self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (view.address, view.now))
+        elif view.reachable and view.outage:
+            self._connection.execute("DELETE FROM outages WHERE address = ?", (view.address,))
+
+    def empty(self) -> None:
+        """Delete everything."""
+        for table in ("rows", "outages", "history"):
+            self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # nothing of it comes from outside
+
+    def forget_history(self, now: float) -> None:
+        """Delete the oldest lines of the history."""
+        self._connection.execute("DELETE FROM history WHERE ended < ?", (now - _OLDEST,))
+        self._connection.execute(
+            "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?", (_MOST_LINES,)
+        )
+
+    def history(self, since: float) -> list[tuple[Any, ...]]:
+        """The lines of the history since a time, newest first."""
+        return self._connection.execute(_HISTORY, (since,)).fetchall()
+
+    def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
+        rows = []
+        for columns in self._connection.execute(statement, values):
+            with contextlib.suppress(ValueError, TypeError):
+                rows.append(Row.of(columns))
+        return rows
+
+
+def number_of(connection: sqlite3.Connection) -> int:
+    """The number of the file, which has its tables after this.
+
+    Raises:
+        Newer: Another version has made it.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise Newer(f"its schema {version} is newer than {_VERSION}")
+    if version == 0:
+        for statement in _SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO file VALUES (?)", (new_id(),))
+        connection.execute(f"PRAGMA user_version = {_VERSION}")
+    (number,) = connection.execute("SELECT number FROM file").fetchone()
+    return int(number)
+
+
+def _line(finish: Finish, how: str, now: float) -> tuple[object, ...]:
+    row, kpis = finish.rows[0], finish.kpis
+    began = min(row.began for row in finish.rows)
+    account = (row.address, row.username, row.process_key)
+    return (*account, finish.run_id, began, now, finish.outcome, kpis.entries, kpis.seconds_saved, how)

@@ -1,0 +1,1 @@
+"""What a run records, and which run is the current one."""
