@@ -168,9 +168,10 @@ def _anymate_server() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def _anymate_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    from anymate_guard._files import state_dir
     from anymate_guard._journal.journals import journal_at
 
-    journal = journal_at(tmp_path_factory.mktemp("anymate"))
+    journal = journal_at(state_dir(tmp_path_factory.mktemp("anymate")))
     yield journal
     journal.close()
 

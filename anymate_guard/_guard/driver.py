@@ -15,7 +15,7 @@ from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
-from anymate_guard._lifecycle.asks import Apply, Ask, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.asks import Apply, Ask, Call, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
 from anymate_guard._lifecycle.options import Mate
@@ -114,7 +114,7 @@ class Driver:
             case GiveBack():
                 self.journal.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING)
-            case Drop():
+            case _:  # Drop
                 self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
         return None

@@ -219,16 +219,15 @@ class Finish:
 
 
 def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
-    """What is left of a row when nobody is at it any more; None for one whose body never ran.
+    """What is left of a row when nobody is at it any more; None for one whose run was never started.
 
     Args:
         row: The row.
         unsent: The ids of rows whose finish was not sent, for sure.
     """
-    if row.state == "starting":
+    if row.state == "starting" and row.run_id is None:
         return None
-    state: State = "done" if row.state in {"open", "finishing"} else row.state
-    return row.but(owner=0, state=state, finish=0 if row.id in unsent else row.finish)
+    return row.but(owner=0, state="done", finish=0 if row.id in unsent else row.finish)
 
 
 def _is_count(value: object) -> bool:

@@ -41,13 +41,13 @@ def entering(program: Program, place: Place, way: Way, process_key: str, options
         try:
             if not way.mate.disabled:
                 yield from _start(fresh, options, way)
+            yield say("info", "run_started", process_key=process_key, run_id=fresh.run_id)
             program.open(fresh, place)
         except GeneratorExit:
             raise
         except BaseException as error:
             yield from take_back(program, fresh, way, settle_others=isinstance(error, ApiError | NotOkToRun))
             raise
-        yield say("info", "run_started", process_key=process_key, run_id=fresh.run_id)
         return fresh
     finally:
         way.over = True

@@ -112,9 +112,7 @@ def _send(shared: Shared, way: Way) -> Life[Trouble | None]:
     if left is None:
         return (yield from _finish_without_journal(shared, way))
     if left.busy:
-        trouble = UnreachableError("StartRun", "another program is still finishing the run of this process")
-        yield say("warning", "finish_stored", **Finish((shared.entry.row,)).facts, error=str(trouble))
-        return trouble
+        return (yield from _stored(shared, "another program is still finishing the run of this process"))
     way.outage |= left.outage
     if not left.finishes:
         yield say("info", "run_left", process_key=shared.run.process_key, run_id=shared.run_id)

@@ -84,9 +84,7 @@ class Owner:
         return fresh
 
     def alive(self, owner: int, since: float) -> bool:
-        """Whether the program with that owner id, which has had a row since that time, still runs."""
-        if owner == self.id:
-            return True
+        """Whether another program with that owner id, which has had a row since that time, still runs."""
         if self._file is None or (self._made > since and abs(time.time() - self._made) < GRACE):
             return True  # somebody has put a new file there, in which the others are not seen yet
         return _is_locked(self._file, owner)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from anymate_guard import anymate_run
+from anymate_guard import Settings, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.database import Database
@@ -350,7 +350,8 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    journals = {journal_at(Path(name)) for name in ("state", "link", "./state/../link", str(folder))}
+    names = ("state", "link", "./state/../link", str(folder))
+    journals = {journal_at(Settings(state_dir=Path(name), disabled=True).state_dir) for name in names}
     assert len(journals) == 1
 
 

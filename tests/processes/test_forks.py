@@ -234,8 +234,9 @@ def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
         def work():
             for _ in range(4):
                 fork()
-            say(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
+        masks = []
         with anymate_run("k") as run:
             run.add_entries(3)
             threads = [threading.Thread(target=work) for _ in range(3)]
@@ -243,8 +244,9 @@ def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
+        say(masks)
         """
-    assert run(text, **FORK_IS_MEANT) == (0, "set()\n" * 3, "")
+    assert run(text, **FORK_IS_MEANT) == (0, "[set(), set(), set()]\n", "")
     assert finished(sandbox) == [(3, None)]
 
 
