@@ -164,7 +164,7 @@ class Database:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
-            if _is_locked(error):
+            if is_locked(error):
                 raise
             (mode,) = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()
         self._durable = mode != "wal"
@@ -173,7 +173,7 @@ class Database:
 
     def recover(self, error: Exception) -> str:
         """See that the next operation can start afresh; what people can do comes back."""
-        if _is_locked(error):
+        if is_locked(error):
             return "close the program that holds it"
         self.disconnect()
         if isinstance(error, Newer):
@@ -196,7 +196,8 @@ class Database:
         return f"it was damaged and was moved to {aside}; what it held may still be read from there"
 
 
-def _is_locked(error: Exception) -> bool:
+def is_locked(error: Exception) -> bool:
+    """Whether another program is changing the file just now."""
     return isinstance(error, sqlite3.OperationalError) and "lock" in str(error)
 
 

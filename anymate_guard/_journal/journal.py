@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from anymate_guard._journal.database import TROUBLE, Database
+from anymate_guard._journal.database import TROUBLE, Database, is_locked
 from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
 from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
@@ -193,7 +193,8 @@ class Journal:
                 except TROUBLE as error:
                     failure, remedy = error, self._database.recover(error)
             if time.monotonic() >= end:
-                self._database.warn(failure, remedy)
+                if patience > 0 or not is_locked(failure):  # others may be at it for a moment
+                    self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
 

@@ -35,7 +35,7 @@ _BY_ID = f"{_READ} WHERE id = ?"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
 _UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
-    WHERE id = ? AND (owner = ? OR (owner = 0 AND finish = 0 AND state <> 'refused'))"""  # noqa: S608  # as above
+    WHERE id = ? AND (owner = ? OR owner = 0 AND (state = 'finishing' OR finish = 0 AND state <> 'refused'))"""  # noqa: S608  # as above
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -129,18 +129,14 @@ class View:
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        held = {
-            row.id
-            for row in self.written_of(finish.rows[0])
-            if row.owner == self.me or (row.owner == 0 and row.state == "finishing")
-        }
+        held = {row.id for row in self.written_of(finish.rows[0]) if row.owner == self.me or can_be_taken_back(row)}
         self.taken |= finish.numbers - held
         return [row for row in finish.rows if row.id in held]
 
 
 def can_be_taken_back(row: Row) -> bool:
     """Whether a row that others have made nobody's, as they believed its program dead, was not sent by anybody."""
-    return row.owner == 0 and row.finish == 0 and row.state != "refused"
+    return row.owner == 0 and (row.state == "finishing" or (row.finish == 0 and row.state != "refused"))
 
 
 @attrs.define(eq=False)

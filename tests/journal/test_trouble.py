@@ -18,6 +18,7 @@ import pytest
 
 from anymate_guard import Settings, anymate_run
 from anymate_guard._guard import defaults, driver
+from anymate_guard._journal import recorder
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.database import Database
 from anymate_guard._journal.journals import close_all, journal_at
@@ -195,6 +196,22 @@ def test_locked(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
     guard(entries=4)
     assert credited(sandbox) == [1, 2, 3, 4]
     assert rows() == []
+
+
+def test_locked_for_a_moment(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
+    """Others that are at the journal while the recorder looks are no trouble, and nothing is said of it."""
+
+    def wait_for_a_look() -> None:
+        due = recorder._due
+        until(lambda: recorder._due not in {None, due})
+
+    with anymate_run("a") as run:
+        with locked(file):
+            run.add_entries(3)
+            wait_for_a_look()
+            wait_for_a_look()  # the one before is over
+        until(lambda: [row.entries for row in rows()] == [3])
+    assert lines("anymate.journal_unavailable") == []
 
 
 def test_locked_in_the_middle(sandbox: Sandbox, file: Path, rows: Rows) -> None:
