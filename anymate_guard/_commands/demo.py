@@ -21,7 +21,7 @@ import structlog
 from anymate_guard import anymate_run
 from anymate_guard._commands.log import collected, rendering
 from anymate_guard._commands.private_sandbox import private_sandbox
-from anymate_guard._commands.sandbox import installed
+from anymate_guard._commands.sandbox import installed, wait
 from anymate_guard._commands.terminal import Paint, say, sign
 from anymate_guard._journal.journals import close_all
 from anymate_guard.demo import bot
@@ -177,10 +177,9 @@ def _show_runs(anymate: _Anymate) -> None:
 
 def _keep_open(url: str) -> None:
     _print(f"\nIts page is on {url}/ until you press Ctrl-C.")
-    webbrowser.open(f"{url}/")
     with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            time.sleep(3600)
+        webbrowser.open(f"{url}/")
+        wait()
 
 
 def _title(text: str) -> None:

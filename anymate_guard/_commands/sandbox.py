@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from http.client import responses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from anymate_guard import Settings
 from anymate_guard._commands import journal
@@ -51,9 +51,14 @@ def sandbox(port: int | None) -> int:
                 print(lines)
             sys.stdout.flush()
             say("sandbox", f"serves a local Anymate on {server.url} until Ctrl-C or SIGTERM; its page is there too")
-            while True:
-                time.sleep(3600)
+            wait()
     return 0
+
+
+def wait() -> NoReturn:
+    """Wait for Ctrl-C; not in one long sleep, which a signal that comes just before it would not end."""
+    while True:
+        time.sleep(1)
 
 
 def installed() -> bool:

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 
@@ -246,40 +246,39 @@ def test_without_the_extra(environ: dict[str, str], start: Demo, tmp_path: Path)
 
 
 @contextmanager
-def at_work(start: Demo, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A demo whose bot waits for its file."""
+def at_work(start: Demo, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], None]]]:
+    """A demo whose bot waits for its file, and what ends that file."""
     file = folder / "slow.csv"
     os.mkfifo(file)
-    with start(file, TMPDIR=str(folder)) as process, waited_for(file):
-        yield process
+    with start(file, TMPDIR=str(folder)) as process, writer(file) as pipe:
+        yield process, pipe.close
 
 
 @contextmanager
-def waited_for(pipe: Path) -> Iterator[None]:
-    """Somebody waits to read from a pipe, and goes on waiting for the scope of a block."""
+def writer(path: Path) -> Iterator[IO[bytes]]:
+    """A pipe that somebody waits to read from, open for writing."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:
-            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
             break
         except OSError:
             assert time.monotonic() < end, "nobody came to read"
             time.sleep(0.01)
-    try:
-        yield
-    finally:
-        os.close(writer)
+    with open(pipe, "wb") as file:  # noqa: PTH123  # it is open already
+        yield file
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped(start: Demo, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C, which a terminal gives to the sandbox too, or SIGTERM finishes the run and leaves nothing behind."""
-    with at_work(start, tmp_path) as process:
+    with at_work(start, tmp_path) as (process, hang_up):
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
+        hang_up()  # a signal that comes just before the read, after Python's last look for one, does not end it
         out, err = process.communicate(timeout=TIMEOUT)
     assert "Traceback" not in err
     assert process.returncode == 130
@@ -290,7 +289,7 @@ def test_stopped(start: Demo, tmp_path: Path, number: signal.Signals) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a named pipe, to stop the bot at work")
 def test_killed(start: Demo, tmp_path: Path) -> None:
     """A demo that is killed leaves no sandbox behind."""
-    with at_work(start, tmp_path) as process:
+    with at_work(start, tmp_path) as (process, _):
         process.kill()
         process.communicate(timeout=TIMEOUT)  # ends when nobody has stderr open any more, the sandbox included
     assert process.returncode == -signal.SIGKILL
