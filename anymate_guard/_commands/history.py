@@ -17,11 +17,12 @@ from anymate_guard._commands import journal
 from anymate_guard._commands.log import collected, told
 from anymate_guard._commands.table import columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, say, sign
-from anymate_guard._journal.contents import Line, history_of
+from anymate_guard._journal.contents import ALL, Day, Line, history_of
 from anymate_guard._journal.rows import Unavailable
 
 _UNITS = {"min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _BAR = 40
+_SHOWN = 1000  # lines of a long history
 _COLOURS = {"succeeded": "green", "failed": "red", "interrupted": "yellow"}
 
 
@@ -48,7 +49,8 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
     """
     troubles = collected()
     try:
-        lines = history_of(journal.of_environment(), since)
+        book = journal.of_environment()
+        lines, days = history_of(book, since, process_key, ALL if as_json else _SHOWN)
     except ConfigurationError as error:
         say("history", str(error))
         return 2
@@ -56,12 +58,13 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
         for trouble in troubles:
             say("history", told(trouble))
         return 1
-    lines = [line for line in lines if process_key in {None, line.process_key}]
     if as_json:
         print(json.dumps([_facts(line) for line in lines], indent=2))
     elif lines:
         _print(lines)
-        _print_days(lines)
+        if more := sum(day.runs for day in days) - len(lines):
+            print(f"{sign('…')} and {more} more; a later --since, --process or --json shows them")
+        _print_days(days)
     else:
         print("No run has been finished since then.")
     return 0
@@ -110,16 +113,13 @@ def _print(lines: Sequence[Line]) -> None:
         print(f"{before}{paint(outcome, _COLOURS[line.outcome])}{after}")
 
 
-def _print_days(lines: Sequence[Line]) -> None:
+def _print_days(days: Sequence[Day]) -> None:
     """On a terminal, a bar of the time saved on each day."""
     paint = Paint(sys.stdout)
     if not paint.terminal:
         return
-    days: dict[str, float] = {}
-    for line in lines:
-        day = time.strftime("%Y-%m-%d", time.localtime(line.ended))
-        days[day] = days.get(day, 0) + (line.seconds_saved or 0)
-    most = max(days.values()) or 1
+    most = max(day.seconds_saved for day in days) or 1
     print()
-    for day, saved in days.items():
-        print(f"{day}  {paint(sign('█') * round(_BAR * saved / most), 'green')} {duration(saved)}")
+    for day in days:
+        bar = sign("█") * round(_BAR * day.seconds_saved / most)
+        print(f"{day.date}  {paint(bar, 'green')} {duration(day.seconds_saved)}")

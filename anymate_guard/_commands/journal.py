@@ -7,15 +7,15 @@ import os
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import attrs
 
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.table import age, columns, duration, or_dash
-from anymate_guard._commands.terminal import Paint, say
+from anymate_guard._commands.terminal import Paint, say, sign
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
@@ -24,6 +24,7 @@ from anymate_guard._journal.rows import Row, Unavailable
 
 _COLOURS = {"open": "green", "owed": "yellow", "refused": "red", "maybe open": "yellow"}
 _SHORT = 7  # digits of an id that are shown
+_SHOWN = 100  # rows of a long journal
 
 
 @attrs.frozen
@@ -37,12 +38,12 @@ class Item:
     """
 
     row: Row
-    state: Literal["open", "owed", "refused", "maybe open"]
+    state: contents.State
 
     @property
     def id(self) -> str:
         """What people call it, the beginning of which will do."""
-        return f"{self.row.id:014x}"
+        return f"{self.row.id:0{contents.DIGITS}x}"
 
     def facts(self) -> dict[str, object]:
         """What programs read of it."""
@@ -71,12 +72,14 @@ def show(*, as_json: bool) -> int:
     journal = _journal()
     if journal is None:
         return 2
-    items = read(journal)
+    items, counts = look(journal, contents.ALL if as_json else _SHOWN)
     failed = _tell(troubles)
     if as_json:
         print(json.dumps([item.facts() for item in items], indent=2))
     elif items:
         _print(items)
+        if more := counts.total() - len(items):
+            print(f"{sign('…')} and {more} more; anymate-guard journal --json lists all")
     elif not failed:
         print(f"Nothing is open and nothing is owed, says {journal.path}.")
     return failed
@@ -123,19 +126,18 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
     journal = _journal()
     if journal is None:
         return 2
-    items = read(journal)
-    if _tell(troubles):
-        return 1
-    chosen: list[Item] = []
-    for name in ids:
-        found = [item for item in items if item.id.startswith(name.lower())]
-        if len(found) != 1:
-            say("journal", f"{name}: {'there is no such id' if not found else 'more than one id begins like this'}")
+    try:
+        found = {name: contents.named(journal, name.lower()) for name in ids}
+    except Unavailable:
+        return _tell(troubles)
+    for name, rows in found.items():
+        if len(rows) != 1:
+            say("journal", f"{name}: {'there is no such id' if not rows else 'more than one id begins like this'}")
             return 2
-        if found[0].state == "open":
+        if rows[0][1] == "open":
             say("journal", f"{name}: a program is in this run; it can't be dropped")
             return 1
-        chosen += [item for item in found if item not in chosen]
+    chosen = [Item(row, state) for row, state in dict(rows[0] for rows in found.values()).items()]
     if not sure and not _agreed(chosen):
         return 1
     gone = contents.drop(journal, [item.row.id for item in chosen])
@@ -143,14 +145,21 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
     return _tell(troubles) or int(len(gone) < len(chosen))
 
 
-def read(journal: Journal) -> list[Item]:
-    """What the journal holds; nothing, and a warning, where it can't be read."""
+def look(journal: Journal, most: int) -> tuple[list[Item], Counter[contents.State]]:
+    """What the journal holds, up to so many rows, and how many there are in each state.
+
+    Where it can't be read it is nothing, and a warning.
+    """
     try:
-        rows = contents.rows_of(journal)
+        rows, counts = contents.first_of(journal, most)
     except Unavailable:
-        return []
-    in_use = {_run(row) for row, used in rows if used}
-    return [Item(row, _state(row, used=_run(row) in in_use)) for row, _ in rows]
+        return [], Counter()
+    return [Item(row, state) for row, state in rows], counts
+
+
+def read(journal: Journal) -> list[Item]:
+    """All that the journal holds; nothing, and a warning, where it can't be read."""
+    return look(journal, contents.ALL)[0]
 
 
 def deliver_all(settings: Settings, journal: Journal) -> tuple[int, list[Item]]:
@@ -196,18 +205,6 @@ def _agreed(items: Sequence[Item]) -> bool:
         return False
     _print(items)
     return input("Drop this? Its KPIs will never be credited. [y/N] ").strip().lower() in {"y", "yes"}
-
-
-def _run(row: Row) -> tuple[object, ...]:
-    return row.address, row.run_id or -row.id
-
-
-def _state(row: Row, *, used: bool) -> Literal["open", "owed", "refused", "maybe open"]:
-    if row.state == "refused":
-        return "refused"
-    if used:
-        return "open"
-    return "maybe open" if row.state == "starting" else "owed"
 
 
 def _seconds(row: Row) -> float | None:

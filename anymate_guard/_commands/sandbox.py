@@ -110,8 +110,9 @@ class _Journal:
         self._settings = settings
         self._journal = journal_at(settings.state_dir)
 
-    def rows(self) -> list[JournalRow]:
-        return [self._row(item) for item in journal.read(self._journal)]
+    def rows(self, most: int) -> tuple[list[JournalRow], int]:
+        items, counts = journal.look(self._journal, most)
+        return [self._row(item) for item in items], counts.total() - len(items)
 
     def deliver(self) -> str:
         delivered, left = journal.deliver_all(self._settings, self._journal)

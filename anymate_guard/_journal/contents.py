@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import re
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from typing import Literal, NamedTuple, cast
 
 import attrs
 
@@ -12,7 +14,13 @@ from anymate_guard._journal.rows import Row
 from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 
+ALL = -1
+DIGITS = 14  # of an id, in hexadecimal
 _PATIENCE = 10.0  # seconds for one look at the journal
+
+State = Literal["open", "owed", "maybe open", "refused"]
+Item = tuple[Row, State]
+Run = tuple[str, int]
 
 
 @attrs.frozen
@@ -44,26 +52,79 @@ class Line:
     delivered: str
 
 
+class Day(NamedTuple):
+    """What was finished on one day, such as `2026-11-24`, by this machine's clock."""
+
+    date: str
+    runs: int
+    seconds_saved: float
+
+
 def rows_of(journal: Journal) -> list[tuple[Row, bool]]:
-    """Every row, oldest first, and whether a live program is in its run.
+    """Every row, and whether a live program is at it.
+
+    Raises:
+        Unavailable: The journal can't be read.
+    """
+    return journal.read("", lambda view: [(row, view.in_use(row)) for row in _tables(view).first(ALL)], _PATIENCE)
+
+
+def first_of(journal: Journal, most: int = ALL) -> tuple[list[Item], Counter[State]]:
+    """The rows that people want to see first, and how many there are in each state.
+
+    Args:
+        journal: Where to look.
+        most: How many rows to read.
 
     Raises:
         Unavailable: The journal can't be read.
     """
 
-    def rule(view: View) -> list[tuple[Row, bool]]:
-        return [(row, view.in_use(row)) for row in cast(Tables, view.table).all()]
+    def rule(view: View) -> tuple[list[Item], Counter[State]]:
+        live = _live(view)
+        return [(row, _state(row, live)) for row in _tables(view).first(most)], _counts(view, live)
 
     return journal.read("", rule, _PATIENCE)
 
 
-def history_of(journal: Journal, since: float = 0.0) -> list[Line]:
-    """The finished runs since a time, newest first.
+def named(journal: Journal, name: str) -> list[Item]:
+    """Rows with an id that begins like this in hexadecimal, two at most.
 
     Raises:
         Unavailable: The journal can't be read.
     """
-    return journal.read("", lambda view: [Line(*line) for line in cast(Tables, view.table).history(since)], _PATIENCE)
+    if not re.fullmatch(f"[0-9a-f]{{0,{DIGITS}}}", name):
+        return []
+    low, high = (int(name.ljust(DIGITS, digit), 16) for digit in "0f")
+
+    def rule(view: View) -> list[Item]:
+        live = _live(view)
+        return [(row, _state(row, live)) for row in _tables(view).between(low, high, 2)]
+
+    return journal.read("", rule, _PATIENCE)
+
+
+def history_of(
+    journal: Journal, since: float = 0.0, process_key: str | None = None, most: int = ALL
+) -> tuple[list[Line], list[Day]]:
+    """The finished runs since a time, newest first, and what they add up to for each day.
+
+    Args:
+        journal: Where to look.
+        since: From when on, in seconds since 1970.
+        process_key: Of which process; None for all.
+        most: How many runs to read; the days are complete.
+
+    Raises:
+        Unavailable: The journal can't be read.
+    """
+
+    def rule(view: View) -> tuple[list[Line], list[Day]]:
+        tables = _tables(view)
+        lines = [Line(*line) for line in tables.history(since, process_key, most)]
+        return lines, [Day(*day) for day in tables.days(since, process_key)]
+
+    return journal.read("", rule, _PATIENCE)
 
 
 def drop(journal: Journal, numbers: Sequence[int]) -> list[Row]:
@@ -74,7 +135,7 @@ def drop(journal: Journal, numbers: Sequence[int]) -> list[Row]:
     """
 
     def rule(view: View) -> list[Row]:
-        rows = [row for row in cast(Tables, view.table).all() if row.id in numbers and not view.in_use(row)]
+        rows = [row for number in numbers for row in _tables(view).between(number, number, 1) if not view.in_use(row)]
         for row in rows:
             view.drop(row)
         return rows
@@ -90,9 +151,41 @@ def empty(journal: Journal) -> None:
     """
 
     def rule(view: View) -> None:
-        tables = cast(Tables, view.table)
-        for row in tables.all():
+        tables = _tables(view)
+        for row in tables.first(ALL):
             view.drop(row)
         tables.empty()
 
     journal.apply("", rule, _PATIENCE)
+
+
+def _tables(view: View) -> Tables:
+    return cast(Tables, view.table)
+
+
+def _live(view: View) -> dict[Run, Row]:
+    """The runs that live programs are in, each with a row of one."""
+    tables = _tables(view)
+    rows = (row for owner in tables.owners() for row in tables.of_owner(owner))
+    return {_run(row): row for row in rows if view.in_use(row)}
+
+
+def _run(row: Row) -> Run:
+    return row.address, row.run_id or -row.id
+
+
+def _state(row: Row, live: Container[Run]) -> State:
+    if row.state == "refused":
+        return "refused"
+    if _run(row) in live:
+        return "open"
+    return "maybe open" if row.state == "starting" else "owed"
+
+
+def _counts(view: View, live: Mapping[Run, Row]) -> Counter[State]:
+    """How many rows there are in each state; only the processes that live programs are in are read for it."""
+    known = Counter(_tables(view).count())
+    opened = {row.id: row.state for one in live.values() for row in view.written_of(one) if _run(row) in live}
+    known.subtract(Counter(opened.values()))
+    owed = known["open"] + known["finishing"] + known["done"]
+    return Counter({"open": len(opened), "owed": owed, "maybe open": known["starting"], "refused": known["refused"]})

@@ -26,7 +26,8 @@ _SCHEMA = (
 _COLUMNS = ", ".join(Row._fields)
 _MARKS = ", ".join("?" * len(Row._fields))
 _READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
-_ALL = f"{_READ} ORDER BY began"
+_FIRST = f"{_READ} ORDER BY owner = 0, state <> 'refused', began LIMIT ?"
+_BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ? LIMIT ?"
 _OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused'"
 _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
     AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
@@ -39,7 +40,10 @@ _UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_HISTORY = "SELECT * FROM history WHERE ended >= ? ORDER BY ended DESC"
+_LINES = "FROM history WHERE ended >= :since AND (:process IS NULL OR process_key = :process)"
+_HISTORY = f"SELECT * {_LINES} ORDER BY ended DESC LIMIT :most"
+_DAYS = f"""SELECT date(ended, 'unixepoch', 'localtime'), count(*), total(seconds_saved) {_LINES}
+    GROUP BY 1 ORDER BY 1 DESC"""
 _OUTAGE = 60.0  # seconds for which an address counts as unreachable
 _OLDEST = 90 * 86_400.0  # seconds for which a line of the history is kept
 _MOST_LINES = 100_000
@@ -74,9 +78,17 @@ class Tables:
         """The rows of an owner."""
         return self._rows(_OF_OWNER, (owner,))
 
-    def all(self) -> list[Row]:
-        """Every row, oldest first."""
-        return self._rows(_ALL, ())
+    def first(self, most: int) -> list[Row]:
+        """Rows that somebody is at, then refused ones, then the others, oldest first; all if `most` is -1."""
+        return self._rows(_FIRST, (most,))
+
+    def between(self, low: int, high: int, most: int) -> list[Row]:
+        """Rows with an id from `low` to `high`."""
+        return self._rows(_BETWEEN, (low, high, most))
+
+    def count(self) -> dict[str, int]:
+        """How many rows there are in each state."""
+        return dict(self._connection.execute("SELECT state, count(*) FROM rows GROUP BY state").fetchall())
 
     def outage(self, address: str, now: float) -> bool:
         """Whether an address was unreachable less than a minute ago."""
@@ -131,9 +143,14 @@ class Tables:
             "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?", (_MOST_LINES,)
         )
 
-    def history(self, since: float) -> list[tuple[Any, ...]]:
-        """The lines of the history since a time, newest first."""
-        return self._connection.execute(_HISTORY, (since,)).fetchall()
+    def history(self, since: float, process_key: str | None, most: int) -> list[tuple[Any, ...]]:
+        """The lines of the history since a time, newest first, of a process or of all; all lines if `most` is -1."""
+        chosen = {"since": since, "process": process_key, "most": most}
+        return self._connection.execute(_HISTORY, chosen).fetchall()
+
+    def days(self, since: float, process_key: str | None) -> list[tuple[str, int, float]]:
+        """The days of the same lines, newest first, each with the number of runs and the seconds saved."""
+        return self._connection.execute(_DAYS, {"since": since, "process": process_key}).fetchall()
 
     def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
         rows = []

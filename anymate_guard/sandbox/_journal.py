@@ -21,8 +21,8 @@ class JournalRow(TypedDict):
 class Journal(Protocol):
     """The journal of this machine."""
 
-    def rows(self) -> Sequence[JournalRow]:
-        """Return what is open and what is owed."""
+    def rows(self, most: int) -> tuple[Sequence[JournalRow], int]:
+        """Return up to so many rows, what is open and refused before what is owed, and how many more there are."""
         ...  # pyright wants to see that there is no body
 
     def deliver(self) -> str:

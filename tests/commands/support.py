@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from anymate_guard.sandbox import Sandbox
@@ -64,6 +65,19 @@ def journal(**environ: str) -> list[dict[str, Any]]:
     """What the journal holds."""
     rows: list[dict[str, Any]] = json.loads(ended("journal", "--json", **environ).stdout)
     return rows
+
+
+def repeated(table: str, times: int, column: str, value: Callable[[int], object]) -> None:
+    """Repeat the last row of a table of the journal, as many guards would fill it, with other values in a column."""
+    file = os.path.join(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3")  # noqa: PTH118
+    with closing(sqlite3.connect(file)) as connection, connection:
+        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY rowid DESC LIMIT 1")
+        names = [name for name, *_ in cursor.description]
+        row = dict(zip(names, cursor.fetchone(), strict=True))
+        connection.executemany(
+            f"INSERT INTO {table} VALUES ({', '.join(f':{name}' for name in names)})",
+            ({**row, column: value(number)} for number in range(1, times)),
+        )
 
 
 def recorded(sandbox: Sandbox) -> list[tuple[int | None, int | None]]:

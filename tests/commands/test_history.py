@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 
 import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import ended
+from .support import ended, repeated
 
 
 def finish(key: str, script: str) -> None:
@@ -55,6 +56,21 @@ def test_json(sandbox: Sandbox) -> None:
         "address": sandbox.url,
         "username": "mate@sandbox",
     }
+
+
+def test_long_history(sandbox: Sandbox) -> None:
+    """Of a long history the list shows the newest thousand runs, and how many more there are; JSON has all."""
+    finish("jobs", "echo seconds_saved=3600 >> $ANYMATE_KPI_FILE")
+    (run,) = json.loads(ended("history", "--json").stdout)
+    now = time.time()
+    repeated("history", 1200, "ended", lambda number: now - 60 * number)
+    done = ended("history")
+    assert len(done.stdout.splitlines()) == 1002
+    assert done.stdout.endswith("… and 200 more; a later --since, --process or --json shows them\n")
+    assert shown(done.stdout)[1] == "T jobs N succeeded – 1 h"
+    lines = json.loads(ended("history", "--json").stdout)
+    assert len(lines) == 1200
+    assert lines[0]["runId"] == run["runId"]
 
 
 @pytest.mark.parametrize(("since", "found"), [("1min", 1), ("7d", 1), ("2020-01-01", 1), ("2999-01-01T12:00", 0)])

@@ -11,7 +11,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import ended, journal, recorded, started, under_way, until
+from .support import ended, journal, recorded, repeated, started, under_way, until
 
 
 def owe(sandbox: Sandbox, key: str = "jobs", entries: int = 3, **environ: str) -> None:
@@ -241,7 +241,27 @@ def test_terminal(sandbox: Sandbox) -> None:
     assert any("the-process-with-" in line and "...  " in line and line.endswith(" s") for line in terminal.lines)
 
 
-ACTIONS = [["journal"], ["journal", "--json"], ["journal", "deliver"], ["journal", "drop", "x"], ["history"]]
+def test_long_journal(sandbox: Sandbox) -> None:
+    """Of a long journal the list shows a hundred rows, open and refused ones first, and how many more there are."""
+    owe(sandbox)
+    with started("exec", "work", "--", "sh", "-c", "echo ready; read line") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        owe(sandbox, "mails")
+        repeated("rows", 1000, "id", lambda number: number)
+        first, *rest = [item["state"] for item in journal()]
+        assert (first, rest) == ("open", ["owed"] * 1000)
+        done = ended("journal")
+        table = [line.split()[1] for line in shown(done.stdout) if line.startswith("ID ")]
+        assert table == ["STATE", "open", *["owed"] * 99]
+        assert done.stdout.endswith("… and 901 more; anymate-guard journal --json lists all\n")
+        assert "1 open, 1000 owed" in ended("check").stdout
+        assert ended("journal", "drop", "--yes", f"{7:014x}").stdout == "1 dropped\n"
+        assert "1 open, 999 owed" in ended("check").stdout
+        process.communicate("go on\n")
+
+
+ACTIONS = [["journal"], ["journal", "--json"], ["journal", "deliver"], ["journal", "drop", "0"], ["history"]]
 
 
 @pytest.mark.parametrize("arguments", ACTIONS)

@@ -44,9 +44,9 @@ class Journal:
             _row(LONG_KEY, 17_955_347_591_200, "refused", 3, 12.0, 90_000.0, f"FinishRun: {FAILURES[2]}"),
         ]
 
-    def rows(self) -> list[JournalRow]:
+    def rows(self, most: int) -> tuple[list[JournalRow], int]:
         """What there is."""
-        return self.all
+        return self.all[:most], len(self.all[most:])
 
     def deliver(self) -> str:
         """Deliver what is owed."""

@@ -212,15 +212,14 @@ def _journal(troubles: Sequence[Event]) -> Line:
         book = journal.of_environment()
     except ConfigurationError:
         return Line("journal", "skipped", "was not looked at, as the settings are wrong")
-    states = [item.state for item in journal.read(book)]
-    opened, owed, refused = (states.count(state) for state in ("open", "owed", "refused"))
+    _, counts = journal.look(book, 0)
     for trouble in troubles:
         if trouble["event"] == "anymate.journal_unavailable":
             return Line("journal", "wrong", f"{trouble['path']}: {trouble['error']}", remedy=trouble["remedy"])
-    says = f"{book.path} can be written; {opened} open, {owed} owed"
-    if refused:
+    says = f"{book.path} can be written; {counts['open']} open, {counts['owed']} owed"
+    if counts["refused"]:
         remedy = "anymate-guard journal shows why, and anymate-guard journal drop gives it up"
-        return Line("journal", "warning", f"{says}, {refused} refused", remedy=remedy)
-    if owed:
+        return Line("journal", "warning", f"{says}, {counts['refused']} refused", remedy=remedy)
+    if counts["owed"]:
         return Line("journal", "warning", says, remedy="anymate-guard journal deliver sends what is owed")
     return Line("journal", "ok", says)

@@ -124,7 +124,7 @@ class Board:
     all_failures: int
     requests: Newest[RequestView]
     faults: Sequence[dict[str, object]]
-    journal: Sequence[JournalRow] | None
+    journal: tuple[Sequence[JournalRow], int] | None
 
 
 def board(world: World, query: Query) -> Board:
@@ -153,7 +153,7 @@ def board(world: World, query: Query) -> Board:
         all_failures=len(failures),
         requests=Newest.of([one for one in requests if query.tokens or one["operation"] != "token"], MOST_REQUESTS),
         faults=world.faults.list(),
-        journal=None if world.journal is None else world.journal.rows(),
+        journal=None if world.journal is None else world.journal.rows(MOST_ROWS),
     )
 
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from anymate_guard.sandbox._journal import JournalRow
 from anymate_guard.sandbox._page import markup
-from anymate_guard.sandbox._page.board import MOST_ROWS, Newest
+from anymate_guard.sandbox._page.board import Newest
 from anymate_guard.sandbox._page.history import moment
 from anymate_guard.sandbox._page.markup import NOT_YET, chip, fragment, join
 from anymate_guard.sandbox._views import FailureView, RequestView
@@ -85,19 +85,16 @@ def _how(fault: Mapping[str, object]) -> str:
     return next((kind for kind in ("hang", "delay", "html") if kind in fault), "a made-up answer")
 
 
-def journal(rows: Sequence[JournalRow] | None) -> Markup:
-    """Return what is open and owed on this machine; nothing if the page was given no journal."""
-    if rows is None:
+def journal(shown: tuple[Sequence[JournalRow], int] | None) -> Markup:
+    """Return what is open and owed on this machine, and how many more rows there are; nothing without a journal."""
+    if shown is None:
         return Markup()
-    owed = any(row["state"] == "owed" for row in rows)
-    shown = markup.nothing("Nothing is open and nothing is owed.")
+    rows, more = shown
+    owed = more or any(row["state"] == "owed" for row in rows)
+    table = markup.nothing("Nothing is open and nothing is owed.")
     if rows:
-        shown = fragment(
-            "journal-rows",
-            rows=join(map(_row, rows[:MOST_ROWS])),
-            more=markup.more(max(0, len(rows) - MOST_ROWS)),
-        )
-    return fragment("journal", disabled="" if owed else Markup(" disabled"), rows=shown)
+        table = fragment("journal-rows", rows=join(map(_row, rows)), more=markup.more(more))
+    return fragment("journal", disabled="" if owed else Markup(" disabled"), rows=table)
 
 
 def _row(row: JournalRow) -> Markup:

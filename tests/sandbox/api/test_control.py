@@ -200,9 +200,9 @@ class Owing:
             }
         ]
 
-    def rows(self) -> list[JournalRow]:
+    def rows(self, most: int) -> tuple[list[JournalRow], int]:
         """What is owed."""
-        return self.owed
+        return self.owed[:most], len(self.owed[most:])
 
     def deliver(self) -> str:
         """Owe nothing any more."""
@@ -216,6 +216,6 @@ def test_journal(sandbox: Sandbox, bot: Bot) -> None:
     assert bot.post("/sandbox/journal", {}).status == 404
     journal = Owing()
     sandbox.show_journal(journal)
-    assert bot.get("/sandbox/journal").json == journal.rows()
+    assert bot.get("/sandbox/journal").json == journal.owed
     assert bot.post("/sandbox/journal", {}).json == {"message": "1 delivered."}
     assert bot.get("/sandbox/journal").json == []

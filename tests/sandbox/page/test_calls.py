@@ -120,9 +120,9 @@ class Journal:
         """Take the rows."""
         self._rows = rows
 
-    def rows(self) -> tuple[JournalRow, ...]:
+    def rows(self, most: int) -> tuple[tuple[JournalRow, ...], int]:
         """The rows."""
-        return self._rows
+        return self._rows[:most], len(self._rows[most:])
 
     def deliver(self) -> str:
         """Not wanted here."""
