@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from typing import TextIO
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -14,7 +16,21 @@ _PLAIN = {"✓": "ok", "!": "!", "✗": "WRONG", "–": "-", "█": "#", "░": 
 def say(command: str, text: str) -> None:
     """Write to stderr; one that can't be written must not end a command that has work to finish."""
     with contextlib.suppress(OSError):
-        print(f"anymate-guard {command}: {text}", file=sys.stderr, flush=True)
+        print(fitted(f"anymate-guard {command}: {text}", sys.stderr), file=sys.stderr, flush=True)
+
+
+def fitted(text: str, stream: TextIO, indent: str = "") -> str:
+    """Text with this indent, and on a terminal broken between words, the rest of a line indented by four more."""
+    if not stream.isatty():
+        return textwrap.indent(text, indent)
+    wrapper = textwrap.TextWrapper(
+        width=shutil.get_terminal_size().columns,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,  # a path that is copied is to be whole
+        break_on_hyphens=False,
+    )
+    return "\n".join(map(wrapper.fill, text.splitlines()))
 
 
 def quoted(text: object) -> str:

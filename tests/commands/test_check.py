@@ -43,12 +43,12 @@ def test_all_is_right(sandbox: Sandbox, tmp_path: Path) -> None:
         "✓ ANYMATE_PASSWORD: is set, and not shown (environment)",
         f"✓ ANYMATE_API_URL: {sandbox.url} (environment)",
         f"✓ ANYMATE_AUTH_URL: {sandbox.url} (environment)",
-        "✓ ANYMATE_PROCESS_KEY: not set (default)",
+        "✓ ANYMATE_PROCESS_KEY: not set",
         "✓ ANYMATE_TIMEOUT: 10 (default)",
         "✓ ANYMATE_DEADLINE: 30 (default)",
         f"✓ ANYMATE_STATE_DIR: {tmp_path / 'state'} (environment)",
-        "✓ ANYMATE_HANDLE_SIGNALS: True (default)",
-        "✓ ANYMATE_DISABLED: False (default)",
+        "✓ ANYMATE_HANDLE_SIGNALS: 1 (default)",
+        "✓ ANYMATE_DISABLED: 0 (default)",
         f"✓ API address: {sandbox.url} can be reached",
         f"✓ login address: {sandbox.url} can be reached",
         "✓ credentials: accepted for mate@sandbox",
@@ -261,6 +261,26 @@ def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "ANYMATE_STATE_DIR" in line
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="its folders are private to the user by default")
+def test_others_can_write_the_journal(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A folder or a file that everybody can write to is not believed: a cross that names it, and what is used."""
+    place, temporary = tmp_path / "place", tmp_path / "temporary"
+    temporary.mkdir()
+    environ = {"ANYMATE_STATE_DIR": str(place), "TMPDIR": str(temporary)}
+    assert ended("exec", "forged", "true", **environ).returncode == 0
+    file = place / "journal.sqlite3"
+    for path, mode in ((place, 0o777), (file, 0o666)):
+        usual = path.stat().st_mode
+        path.chmod(mode)
+        (line,) = marked(checked("jobs", code=1, **environ))
+        assert f"everybody can write to {path}; " in line
+        assert line.startswith(f"journal: {temporary}/")
+        assert line.endswith("is used instead; make the folder this user's own")
+        assert ended("journal", **environ).stderr.count(f"everybody can write to {path}") == 1
+        path.chmod(usual)
+    assert checked("jobs", code=0, **environ)[-1] == "All is well."
+
+
 def test_insecure_address(sandbox: Sandbox) -> None:
     """An address to which the password would travel in the clear is a warning."""
     address = sandbox.url.replace("127.0.0.1", "0.0.0.0")
@@ -289,6 +309,12 @@ def test_terminal(sandbox: Sandbox) -> None:
     assert {"green", "brown"} <= shown.colours
     assert "red" not in shown.colours
     assert shown.lines[-1] == "It works, but 2 things should be looked at."
+    place = next(number for number, line in enumerate(shown.lines) if line.startswith("! process:"))
+    assert shown.lines[place : place + 3] == [
+        "! process: Anymate says that 'jobs' is not OK to run: the process is stopped. No",
+        "    run was started.",
+        "    a guard starts its run all the same, unless it says check_ok_to_run=True",
+    ]
     with screen("check", ANYMATE_TIMEOUT="soon") as shown:
         assert shown.ended() == 1
     assert "red" in shown.colours

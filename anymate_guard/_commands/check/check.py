@@ -17,7 +17,7 @@ from anymate_guard._api.client import log_in
 from anymate_guard._commands import journal
 from anymate_guard._commands.check import remedies
 from anymate_guard._commands.log import Event, collected, told
-from anymate_guard._commands.terminal import Paint, sign
+from anymate_guard._commands.terminal import Paint, fitted, sign
 from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
 from anymate_guard._http.transport import Transport
@@ -52,11 +52,13 @@ class Line:
     def show(self) -> None:
         """Print it, the remedy on a line of its own."""
         mark, colour = _MARKS[self.state]
-        paint = Paint(sys.stdout)
-        source = paint(f" ({self.source})", "dim") if self.source else ""
-        print(f"{paint(sign(mark), colour, 'bold')} {self.check}: {self.says}{source}", flush=True)
+        paint, mark = Paint(sys.stdout), sign(mark)
+        source = f" ({self.source})" if self.source else ""
+        text = fitted(f"{mark} {self.check}: {self.says}{source}", sys.stdout)
+        text = text.removeprefix(mark).replace(source, paint(source, "dim"))
+        print(f"{paint(mark, colour, 'bold')}{text}", flush=True)
         if self.remedy:
-            print(f"    {self.remedy}", flush=True)
+            print(fitted(self.remedy, sys.stdout, "    "), flush=True)
 
 
 def check(process_key: str | None, *, as_json: bool) -> int:
@@ -135,12 +137,13 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
         return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
     if name in _SECRETS:
         return Line(by_value, "ok", "is set, and not shown", source)
-    value = getattr(settings, name) if settings is not None else os.environ.get(by_value)
-    return Line(by_value, "ok", "not set" if value is None else _shown(value), source)
+    value = os.environ.get(by_value) if settings is None else getattr(settings, name)
+    return Line(by_value, "ok", "not set") if value is None else Line(by_value, "ok", _shown(value), source)
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as it is set."""
+    return f"{value:g}" if isinstance(value, float | bool) else str(value)
 
 
 def _misspelt() -> Iterator[Line]:
