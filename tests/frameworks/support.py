@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,18 @@ def command(page: str, start: str) -> str:
     """The command line of a page that starts like this."""
     (line,) = (line for line in _COMMAND.findall((PLACES / page).read_text(encoding="utf-8")) if line.startswith(start))
     return str(line)
+
+
+def replace(program: str, old: str, new: str) -> None:
+    """Change a program of a page in one place."""
+    text = Path(program).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    Path(program).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def wait_after(program: str, line: str, depth: int = 4) -> None:
+    """Let a program of a page wait after one of its lines, in a body that is indented so far."""
+    replace(program, line, line + textwrap.indent(WAIT, " " * depth))
 
 
 def until(condition: Callable[[], object], seconds: float = LIMIT) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,29 +11,17 @@ import pytest
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import Page
-from .support import GO_ON, INSIDE, WAIT, command, done, kill_inside, python, runs, started, until
+from .support import GO_ON, INSIDE, command, done, kill_inside, python, replace, runs, started, until, wait_after
 
 AGAIN = "from anymate_guard import anymate_run\nwith anymate_run('invoice-intake') as run: run.add_entries(1)"
-
-
-def _replace(program: str, old: str, new: str) -> None:
-    """Change a program of a page in one place."""
-    text = Path(program).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    Path(program).write_text(text.replace(old, new), encoding="utf-8")
-
-
-def _wait_after(program: str, line: str) -> None:
-    """Let a program of a page wait after one of its lines, in a body."""
-    _replace(program, line, line + textwrap.indent(WAIT, "    "))
 
 
 @pytest.fixture(name="scheduler")
 def _scheduler(page: Page) -> None:
     """The scheduler of the page, whose job comes at once, and waits once it has recorded."""
     page("schedulers.md")
-    _replace("apscheduler_bot.py", "seconds=3600", "seconds=0.1")
-    _wait_after("apscheduler_bot.py", "current_run().add_entries(3)\n")
+    replace("apscheduler_bot.py", "seconds=3600", "seconds=0.1")
+    wait_after("apscheduler_bot.py", "current_run().add_entries(3)\n")
 
 
 @pytest.mark.usefixtures("scheduler")
@@ -78,8 +65,8 @@ def test_prefect(sandbox: Sandbox) -> None:
 def test_prefect_is_stopped(sandbox: Sandbox) -> None:
     """SIGTERM unwinds a flow, and its run is finished with what was merged until then."""
     line = "def intake(invoices: list[str]) -> None:\n"
-    _replace("prefect_bot.py", line, line + "    current_run().add_entries(2)\n")
-    _wait_after("prefect_bot.py", "    current_run().add_entries(2)\n")
+    replace("prefect_bot.py", line, line + "    current_run().add_entries(2)\n")
+    wait_after("prefect_bot.py", "    current_run().add_entries(2)\n")
     with started(sys.executable, "prefect_bot.py") as bot:
         until(INSIDE.exists)
         bot.send_signal(signal.SIGTERM)
@@ -99,7 +86,7 @@ def test_robocorp(sandbox: Sandbox, page: Page) -> None:
 def test_robocorp_is_stopped(sandbox: Sandbox, page: Page) -> None:
     """SIGTERM unwinds a task, and its run is finished with what was recorded."""
     page("rpa.md")
-    _wait_after("tasks.py", "current_run().add_entries(3)\n")
+    wait_after("tasks.py", "current_run().add_entries(3)\n")
     with started(shell=command("rpa.md", "python")) as bot:
         until(INSIDE.exists)
         bot.send_signal(signal.SIGTERM)
