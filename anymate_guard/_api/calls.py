@@ -41,9 +41,19 @@ class Caller:
     def close(self) -> None:
         """Close the idle connections; a later call opens new ones."""
         with self._opening:
-            transport, self._transport = self._transport, None
+            transport = self._transport
         if transport is not None:
             transport.close()
+
+    def check_proxies(self, *bases: str) -> None:
+        """Refuse addresses behind proxies that can't be used, before a call meets them; proxies are read once.
+
+        Raises:
+            ConfigurationError: With the proxy's variable.
+        """
+        transport = self._opened()
+        for base in bases:
+            transport.route(base)
 
     def until_answered(
         self,

@@ -217,6 +217,15 @@ class AnymateClient:
         self._tokens = Tokens(self.settings, self._caller, self._tokens.token)
 
 
+def check_proxies(client: AnymateClient) -> None:
+    """Refuse a proxy on the way to Anymate that can't be used; nothing is sent.
+
+    Raises:
+        ConfigurationError: With the proxy's variable.
+    """
+    client._caller.check_proxies(client.settings.auth_url, client.settings.api_url)
+
+
 def means_not_open(error: ApiError) -> bool:
     """Whether a refusal says that the run is not open: it was finished by somebody, or never was."""
     return error.operation == "FinishRun" and error.status in _NOT_OPEN

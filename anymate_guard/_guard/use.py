@@ -18,7 +18,7 @@ from anymate_guard._run.run import Run
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
-    from anymate_guard._lifecycle.asks import Life
+    from anymate_guard._lifecycle.calling import Way
     from anymate_guard._lifecycle.options import Options
     from anymate_guard._lifecycle.sharing import Shared
 
@@ -48,7 +48,7 @@ class Use:
 
     def enter(self) -> Run:
         self._hold_signals()
-        shared = self._driver.run(self._entering())
+        shared = self._into_run(self._driver.way())
         if self._holds_signals:
             signals.raise_asked()
         return self._open(shared.run)
@@ -60,7 +60,7 @@ class Use:
         self._hold_signals()
         entering: Future[Shared] = Future()
         try:
-            in_thread(entering, self._driver.run, self._entering())
+            in_thread(entering, self._into_run, self._driver.way())
             await ended(entering)
         except BaseException as error:
             # Not waited for, as the task was cancelled or closed: the life ends in its thread.
@@ -119,10 +119,13 @@ class Use:
         if os.getpid() == self._process:
             self._program.abandon(self._place)
 
-    def _entering(self) -> Life[Shared]:
+    def _into_run(self, way: Way) -> Shared:
+        from anymate_guard._api.client import check_proxies
         from anymate_guard._lifecycle.entering import entering
 
-        return entering(self._program, self._place, self._driver.way(), self._process_key, self._options)
+        if not self._client.settings.disabled:
+            check_proxies(self._client)  # now, as an adopter calls when its body is over
+        return self._driver.run(entering(self._program, self._place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)

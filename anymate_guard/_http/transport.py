@@ -29,6 +29,19 @@ class Transport:
         """Close every idle connection."""
         self._connections.close()
 
+    def route(self, base: str) -> Route | Exception:
+        """The way to an address, or why there is none.
+
+        Raises:
+            ConfigurationError: The address is behind a proxy that can't be used.
+        """
+        try:
+            return self._connections.route(base)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  # requests and urllib3 raise many kinds
+            return error
+
     @unseen
     def exchange(self, request: Request, deadline: Deadline) -> Answer:
         """Send a request once and read its answer; failures come back as an `Answer` without status.
@@ -36,12 +49,9 @@ class Transport:
         Raises:
             ConfigurationError: The address is behind a proxy that can't be used.
         """
-        try:
-            route = self._connections.route(request.base)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # noqa: BLE001  # requests and urllib3 raise many kinds
-            return _failed(request, error, final=True)
+        route = self.route(request.base)
+        if isinstance(route, Exception):
+            return _failed(request, route, final=True)
         return _exchange(route, request, Patience(self._timeout, deadline))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from anymate_guard import AnymateClient, ConfigurationError, UnreachableError
+from anymate_guard import AnymateClient, ConfigurationError, UnreachableError, anymate_run
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of, ends_within
@@ -98,17 +98,11 @@ def test_certificate_of_another_host(
         client_of(sandbox, proxy.url).start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
 
 
-def test_not_sent_over_a_bad_connection(
-    sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_not_sent_over_a_bad_connection(sandbox: Sandbox, secure: FaultProxy) -> None:
     """A call that failed before its request was sent is known not to have been sent."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    with client_of(sandbox, secure.url, timeout=5) as client:
-        run_id = client.start_run("invoice-intake")
-        client.close()
-        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-        with pytest.raises(UnreachableError) as caught:
-            client.finish_run(run_id, deadline=Deadline.after(5, retry=False))
+    with client_of(sandbox, api_url=secure.url) as client, pytest.raises(UnreachableError) as caught:
+        client.finish_run(7, deadline=Deadline.after(5, retry=False))
+    assert caught.value.operation == "FinishRun"
     assert not caught.value.maybe_sent
 
 
@@ -197,23 +191,14 @@ def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, m
 
 
 def test_not_sent_without_a_tunnel(
-    sandbox: Sandbox,
-    secure: FaultProxy,
-    forward: ForwardProxy,
-    proxy: FaultProxy,
-    bundle: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    sandbox: Sandbox, secure: FaultProxy, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call for which the proxy opened no tunnel is known not to have been sent."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-    monkeypatch.setenv("https_proxy", f"http://{forward.address}")
-    with client_of(sandbox, secure.url, timeout=5) as client:
-        run_id = client.start_run("invoice-intake")
-        client.close()
-        proxy.break_next("CONNECT", lambda exchange: exchange.answer(502), times=9)
-        monkeypatch.setenv("https_proxy", proxy.url)
-        with pytest.raises(UnreachableError) as caught:
-            client.finish_run(run_id, deadline=Deadline.after(5, retry=False))
+    proxy.break_next("CONNECT", lambda exchange: exchange.answer(502), times=9)
+    monkeypatch.setenv("https_proxy", proxy.url)
+    with client_of(sandbox, api_url=secure.url) as client, pytest.raises(UnreachableError, match="502") as caught:
+        client.finish_run(7, deadline=Deadline.after(5, retry=False))
+    assert caught.value.operation == "FinishRun"
     assert not caught.value.maybe_sent
 
 
@@ -229,6 +214,31 @@ def test_proxy_that_makes_no_sense(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
     assert problem.startswith("HTTP_PROXY or ALL_PROXY: ")
     assert "NO_PROXY" in problem
     assert "sesame" not in problem
+
+
+@pytest.mark.parametrize("run_id", [None, 7], ids=["starts", "adopts"])
+@pytest.mark.parametrize("refused", ["api_url", "auth_url"])
+def test_guard_behind_a_proxy_that_makes_no_sense(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, refused: str, run_id: int | None
+) -> None:
+    """A guard is refused where it is entered, also if only its FinishRun would meet the proxy."""
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with (
+        client_of(sandbox, **{refused: "http://anymate.example"}) as client,
+        pytest.raises(ConfigurationError, match=r"name anymate\.example in NO_PROXY"),
+        anymate_run("invoice-intake", client=client, run_id=run_id),
+    ):
+        pytest.fail("the body ran")
+    assert sandbox.requests() == []
+
+
+def test_proxy_that_the_body_sets(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that the body sets for itself is not the guard's, even if it closes the connections."""
+    with client_of(sandbox) as client, anymate_run("invoice-intake", client=client, require_finish=True):
+        monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+        client.close()
+    assert [run["finished"] for run in sandbox.runs()] == [True]
 
 
 def test_no_proxy(sandbox: Sandbox, forward: ForwardProxy, monkeypatch: pytest.MonkeyPatch) -> None:
