@@ -47,11 +47,19 @@ class DeadlineSocket:
     def __init__(self, sock: Any, patience: Patience) -> None:
         self._sock = sock
         self._patience = patience
+        self._sends_lists = hasattr(sock, "sendmsg")  # Windows' and those with TLS do not
 
     def secure(self, wrap: Callable[[Any], Any]) -> None:
-        """Put TLS over it; one wait is enough for the whole handshake."""
+        """Put TLS over it; one wait is enough for the whole handshake.
+
+        Raises:
+            RuntimeError: There is no TLS over it: a test tool makes it up, such as httpretty.
+        """
         self._sock.settimeout(self._patience.seconds())
         self._sock = wrap(self._sock)
+        self._sends_lists = False
+        if not hasattr(self._sock, "cipher"):
+            raise RuntimeError("this connection is not encrypted: what a test tool gives for TLS is none")
 
     def recv(self, size: int) -> bytes:
         """Receive up to that many bytes; none at the end."""
@@ -68,7 +76,8 @@ class DeadlineSocket:
     def send(self, data: bytes | memoryview) -> int:
         """Send what can be sent at once, and tell how many bytes that was."""
         self._sock.settimeout(self._patience.seconds())
-        sent: int = self._sock.send(data)
+        # Of what is sent so, httpretty takes nothing away, be it a secret, for an answer that it makes up.
+        sent: int = self._sock.sendmsg([data]) if self._sends_lists else self._sock.send(data)
         return sent
 
     def sendall(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,12 @@ with httpretty.enabled():
     httpretty.register_uri("GET", URL, body="")
     {GUARDED}
 """
+HTTPRETTY_RECORD = f"""
+import httpretty, requests
+URL = "{{sandbox}}/sandbox/runs"
+with httpretty.httpretty.record("cassette"):
+    {GUARDED}
+"""
 
 
 class Bot:
@@ -80,7 +87,7 @@ def _bot(sandbox: Sandbox, tmp_path: Path) -> Bot:
 
 
 @pytest.mark.parametrize("ours_first", [False, True], ids=["tool first", "ours first"])
-@pytest.mark.parametrize("program", [VCR, RESPONSES, REQUESTS_MOCK, HTTPRETTY])
+@pytest.mark.parametrize("program", [VCR, RESPONSES, REQUESTS_MOCK, HTTPRETTY, HTTPRETTY_RECORD])
 def test_guard_beside_a_tool(bot: Bot, program: str, ours_first: bool) -> None:
     """A guard works while a tool records or answers the bot's own requests, whichever was imported first."""
     said = bot.run(OURS_FIRST * ours_first + program)
@@ -89,9 +96,10 @@ def test_guard_beside_a_tool(bot: Bot, program: str, ours_first: bool) -> None:
 
 
 @pytest.mark.parametrize("ours_first", [False, True], ids=["tool first", "ours first"])
-def test_cassette(bot: Bot, sandbox: Sandbox, tmp_path: Path, ours_first: bool) -> None:
+@pytest.mark.parametrize("program", [VCR, HTTPRETTY_RECORD], ids=["vcrpy", "httpretty"])
+def test_cassette(bot: Bot, sandbox: Sandbox, tmp_path: Path, program: str, ours_first: bool) -> None:
     """A cassette holds what the bot asked, and nothing of ours: no password, no secret, no token."""
-    bot.run(OURS_FIRST * ours_first + VCR)
+    bot.run(OURS_FIRST * ours_first + program)
     cassette = (tmp_path / "cassette").read_text()
     assert "/sandbox/runs" in cassette
     for ours in ("connect/token", "StartRun", "Bearer", sandbox.environ["ANYMATE_PASSWORD"]):
@@ -143,6 +151,22 @@ def test_forbidden_connections(bot: Bot, tool: str, reason: str, ours_first: boo
     assert reason in error
     assert "request_retried" not in said
     assert bot.runs == []
+
+
+@pytest.mark.parametrize("ours_first", [False, True], ids=["tool first", "ours first"])
+def test_tls_that_a_tool_makes_up(bot: Bot, monkeypatch: pytest.MonkeyPatch, ours_first: bool) -> None:
+    """Where a tool puts nothing in the place of TLS, a guard fails at once, and no password is sent in the clear."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("ANYMATE_API_URL", "ANYMATE_AUTH_URL"):
+            monkeypatch.setenv(name, "https://127.0.0.1:{1}".format(*server.getsockname()))
+        said = bot.run(
+            f"{'import anymate_guard._http.transport' * ours_first}\nimport httpretty\nhttpretty.enable()\n"
+            "from anymate_guard import anymate_run\nwith anymate_run('invoice-intake', require_start=True): pass"
+        )
+        with server.accept()[0] as connection:
+            assert connection.recv(1) == b""
+    assert "this connection is not encrypted" in said.splitlines()[-1]
+    assert "request_retried" not in said
 
 
 def test_allowed_again(bot: Bot) -> None:
