@@ -17,6 +17,8 @@ GRACE = 1.0  # seconds that a new lock file gives the owners of older rows to be
 if sys.platform == "win32":
     import msvcrt
 
+    _MAY_FALL = False  # and a second lock is refused, the process's own being in its way
+
     def _lock(file: int, offset: int) -> None:
         os.lseek(file, offset, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
@@ -36,6 +38,7 @@ else:
     # Locks of an open file stand while the program opens and closes the file elsewhere, to copy its folder, say. Where
     # there are none, those of the process do, taken anew at each look.
     _OPEN_FILE = hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 1 << 32
+    _MAY_FALL = not _OPEN_FILE
     _FLOCK = "hhqqixxxx"  # struct flock: type, whence, start, length, pid
 
     def _lock(file: int, offset: int) -> None:
@@ -75,13 +78,19 @@ class Owner:
         name = str(path)
         if self._file is not None and _inode(name) != self._inode:
             self.close()
-        fresh = self._file is None
-        if self._file is None:
-            file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        if self._file is not None:
+            if _MAY_FALL:
+                _lock(self._file, self.id)
+            return False
+        file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(file, self.id)
             status = os.fstat(file)
-            self._file, self._inode, self._made = file, status.st_ino, status.st_mtime
-        _lock(self._file, self.id)
-        return fresh
+        except OSError:
+            os.close(file)
+            raise
+        self._file, self._inode, self._made = file, status.st_ino, status.st_mtime
+        return True
 
     def alive(self, owner: int, since: float) -> bool:
         """Whether another program with that owner id, which has had a row since that time, still runs."""
