@@ -267,7 +267,7 @@ class Journal:
                 rows.put(row)
             elif not rows.makes_sense(number):
                 rows.put(row)  # somebody made a mess of it
-            elif not rows.put_mine(row, self.owner.id):
+            elif not rows.put_mine(row, self.owner.id, self._written[number].finish):
                 row = self._begin_anew(number)
                 wrote[number] = None
                 if row is None:

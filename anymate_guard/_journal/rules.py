@@ -291,8 +291,8 @@ def _take(view: View, rows: Sequence[Row], claims: Claims, *, number: int = 0) -
     claims.rows |= numbers
     if not known:
         claims.unsent |= numbers
-    taken = (view.put(row, owner=view.me, state="finishing", finish=rows[0].finish or number) for row in rows)
-    return Finish(tuple(taken), known)
+    number = new_id() if known else number  # so that whoever sent it before sees that it may be sent again
+    return Finish(tuple(view.put(row, owner=view.me, state="finishing", finish=number) for row in rows), known)
 
 
 def _anything_owed(view: View, row: Row) -> bool:

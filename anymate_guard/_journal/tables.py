@@ -36,7 +36,7 @@ _BY_ID = f"{_READ} WHERE id = ?"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
 _UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
-    WHERE id = ? AND (owner = ? OR owner = 0 AND (state = 'finishing' OR finish = 0 AND state <> 'refused'))"""  # noqa: S608  # as above
+    WHERE id = ? AND (owner = ? OR owner = 0 AND finish = ? AND state <> 'refused')"""  # noqa: S608  # as above
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -107,9 +107,9 @@ class Tables:
         """Write a row."""
         self._connection.execute(_PUT, row)
 
-    def put_mine(self, row: Row, me: int) -> bool:
-        """Write a row that is there already; False if another program has taken it."""
-        return self._connection.execute(_UPDATE, (*row, row.id, me)).rowcount == 1
+    def put_mine(self, row: Row, me: int, finish: int) -> bool:
+        """Write a row that is there already, as part of a finish; False if another program has taken it."""
+        return self._connection.execute(_UPDATE, (*row, row.id, me, finish)).rowcount == 1
 
     def drop(self, number: int, me: int | None = None) -> None:
         """Delete a row; given an owner, only if it is that one's."""

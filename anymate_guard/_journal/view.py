@@ -122,21 +122,29 @@ class View:
     def check_not_taken(self, row: Row) -> None:
         """Raise `RowTaken` for a row of this program that another one has taken."""
         if self.written(row.id):
-            rows = (other for other in self.written_of(row) if other.id == row.id)
-            still = any(other.owner == self.me or can_be_taken_back(other) for other in rows)
-            if not still and self.table.makes_sense(row.id):
+            held = (other for other in self.written_of(row) if other.id == row.id)
+            if not any(self._is_still_ours(row, other) for other in held) and self.table.makes_sense(row.id):
                 raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        held = {row.id for row in self.written_of(finish.rows[0]) if row.owner == self.me or can_be_taken_back(row)}
-        self.taken |= finish.numbers - held
-        return [row for row in finish.rows if row.id in held]
+        held = {row.id: row for row in self.written_of(finish.rows[0])}
+        ours = [row for row in finish.rows if row.id in held and self._is_still_ours(row, held[row.id])]
+        self.taken |= finish.numbers - {row.id for row in ours}
+        return ours
+
+    def _is_still_ours(self, row: Row, held: Row) -> bool:
+        return held.owner == self.me or can_be_taken_back(held, row.finish)
 
 
-def can_be_taken_back(row: Row) -> bool:
-    """Whether a row that others have made nobody's, as they believed its program dead, was not sent by anybody."""
-    return row.owner == 0 and (row.state == "finishing" or (row.finish == 0 and row.state != "refused"))
+def can_be_taken_back(row: Row, finish: int) -> bool:
+    """Whether nobody has sent a row that others have made nobody's, as they believed its program dead.
+
+    Args:
+        row: As it is.
+        finish: The number of the finish it was part of: who takes it gives it another one.
+    """
+    return row.owner == 0 and row.finish == finish and row.state != "refused"
 
 
 @attrs.define(eq=False)

@@ -80,9 +80,9 @@ class Rows:
     def put(self, row: Row) -> None:
         self._content.rows[row.id] = row
 
-    def put_mine(self, row: Row, me: int) -> bool:
+    def put_mine(self, row: Row, me: int, finish: int) -> bool:
         held = self._content.rows.get(row.id)
-        if held is None or not (held.owner == me or can_be_taken_back(held)):
+        if held is None or not (held.owner == me or can_be_taken_back(held, finish)):
             return False
         self.put(row)
         return True

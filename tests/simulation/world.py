@@ -269,9 +269,7 @@ class World:
         elif isinstance(ask, IsWritten):
             return journal.is_written(ask.entry.row)
         elif isinstance(ask, GiveBack):
-            self._tell(guard, "gives back")
-            journal.give_back(ask.numbers, ask.unsent)
-            journal.clear(0.0)
+            self._give_back(guard, ask)
         elif isinstance(ask, Drop):
             journal.drop(ask.numbers)
             journal.clear(0.0)
@@ -283,6 +281,15 @@ class World:
             others = [other for other in self.guards if other.steps is not None and not other.waiting]
             self.machine.now += 0 if others else 1.0
         return None
+
+    def _give_back(self, guard: Guard, ask: GiveBack) -> None:
+        self._tell(guard, "gives back")
+        journal, held = guard.process.journal, self.machine.file.content.rows
+        for row in (journal._written[number] for number in ask.numbers if number in journal._written):
+            if row.finish and row.run_id and (row.id not in held or held[row.id].finish != row.finish):
+                self.uncertain.append((row.run_id, row.entries or 0))  # another program has taken it
+        journal.give_back(ask.numbers, ask.unsent)
+        journal.clear(0.0)
 
     def _hear(self, say: Say) -> None:
         """People are told what nobody can tell for sure."""
