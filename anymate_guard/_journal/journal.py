@@ -233,12 +233,16 @@ class Journal:
             address,
             self.owner.id,
             self.owner.alive,
-            lambda number: self._wanted.get(number) is not None,
+            self._holds,
             self._written.__contains__,
             now=now,
             boot=now - since,
             look=since - self._looked >= _LOOK,  # only a change takes note of it: who only reads finds nobody dead
         )
+
+    def _holds(self, number: int) -> bool:
+        row = self._wanted.get(number)
+        return row is not None and row.owner == self.owner.id
 
     def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""

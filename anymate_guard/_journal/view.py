@@ -113,10 +113,10 @@ class View:
 
     def in_use(self, row: Row) -> bool:
         """Whether a live program is in the row's run, or about to start or finish it."""
+        if self.mine(row.id):  # whatever another program has made of it, as it believed this one dead
+            return True
         if row.state in {"done", "refused"}:
             return False
-        if self.mine(row.id):  # also where another program has made it nobody's, as it believed this one dead
-            return True
         return row.owner not in {0, self.me} and self.alive(row.owner, row.began)
 
     def check_not_taken(self, row: Row) -> None:
