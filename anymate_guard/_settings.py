@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -164,6 +165,13 @@ def check_process_key(key: object, source: str = "process_key") -> str:
     else:
         return key
     raise ConfigurationError([f"{source}: {problem}"])
+
+
+def is_process_key(key: str) -> bool:
+    """Whether it can be one segment of a path."""
+    with contextlib.suppress(ConfigurationError):
+        return bool(check_process_key(key))
+    return False
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -21,6 +21,7 @@ import attrs
 from anymate_guard._run.amounts import MOST, NANOSECONDS
 from anymate_guard._run.kpis import Kpis
 from anymate_guard._run.run import SEVERITY, Outcome
+from anymate_guard._settings import is_process_key
 
 State = Literal["starting", "open", "finishing", "done", "refused"]
 Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
@@ -109,6 +110,7 @@ class Row(NamedTuple):
         numbers = (row.owner, row.finish, row.id, row.zeros, row.adopted, row.again)
         if not (
             set(map(type, texts)) == {str}
+            and is_process_key(row.process_key)
             and set(map(type, numbers)) == {int}
             and min(numbers) >= 0
             and all(_is_count(value) for value in (row.run_id, row.entries, row.nanoseconds))

@@ -105,11 +105,11 @@ class Tables:
 
     def put(self, row: Row) -> None:
         """Write a row."""
-        self._connection.execute(_PUT, row)
+        self._write(_PUT, row)
 
     def put_mine(self, row: Row, me: int, finish: int) -> bool:
         """Write a row that is there already, as part of a finish; False if another program has taken it."""
-        return self._connection.execute(_UPDATE, (*row, row.id, me, finish)).rowcount == 1
+        return self._write(_UPDATE, (*row, row.id, me, finish)).rowcount == 1
 
     def drop(self, number: int, me: int | None = None) -> None:
         """Delete a row; given an owner, only if it is that one's."""
@@ -152,6 +152,12 @@ class Tables:
         """The days of the same lines, newest first, each with the number of runs and the seconds saved."""
         return self._connection.execute(_DAYS, {"since": since, "process": process_key}).fetchall()
 
+    def _write(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except UnicodeEncodeError:  # half a surrogate in a failure's message, say: it holds up nothing else
+            return self._connection.execute(statement, [_writable(value) for value in values])
+
     def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
         rows = []
         for columns in self._connection.execute(statement, values):
@@ -176,6 +182,10 @@ def number_of(connection: sqlite3.Connection) -> int:
         connection.execute(f"PRAGMA user_version = {_VERSION}")
     (number,) = connection.execute("SELECT number FROM file").fetchone()
     return int(number)
+
+
+def _writable(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _line(finish: Finish, how: str, now: float) -> tuple[object, ...]:

@@ -114,6 +114,7 @@ def harm(file: Path, statement: str) -> None:
         "UPDATE rows SET entries = 'many'",
         "UPDATE rows SET owner = 'me'",
         "UPDATE rows SET process_key = x'ff'",
+        "UPDATE rows SET process_key = '..', run_id = NULL",
         "UPDATE rows SET began = 'long ago'",
         "UPDATE rows SET reason = 5",
         "UPDATE outages SET at = 'now'",
@@ -132,6 +133,22 @@ def test_row_that_makes_no_sense(sandbox: Sandbox, file: Path, rows: Rows, lines
     assert "owed" in {run["processKey"] for run in sandbox.runs() if run["finished"]}
     assert rows() == []
     assert list(file.parent.glob("*.corrupt-*")) == []
+    assert lines("anymate.journal_unavailable") == []
+
+
+def test_text_that_no_file_can_hold(sandbox: Sandbox, rows: Rows, lines: Lines) -> None:
+    """Half a surrogate in a failure's text holds up neither its finish, nor its report, nor other guards' rows."""
+    with anymate_run("b"):
+        with pytest.raises(ValueError, match="invoice"), anymate_run("a", report_failure=True) as run:
+            run.add_entries(3)
+            sandbox.close()
+            raise ValueError("no invoice in \udcff.pdf")
+        assert {(row.process_key, row.state, row.entries) for row in rows()} == {("a", "done", 3), ("b", "open", None)}
+        sandbox.start()
+    assert driver.settle_all(defaults.shared_client())
+    assert [failure["message"] for failure in sandbox.failures()] == [r"ValueError: no invoice in \udcff.pdf"]
+    assert [run["overwriteEntries"] for run in sandbox.runs() if run["processKey"] == "a"] == [3]
+    assert rows() == []
     assert lines("anymate.journal_unavailable") == []
 
 
