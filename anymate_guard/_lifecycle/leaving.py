@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymate_guard._journal.rows import Finish, Unavailable
+from anymate_guard._journal.rows import Finish, Unavailable, new_id
 from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
 from anymate_guard._lifecycle.asks import Drop, GiveBack, IsWritten, Life, Read, Say, say
 from anymate_guard._lifecycle.calling import Way
@@ -161,9 +161,13 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     try:
         if row.run_id is None:
             shared.name((yield from way.call("start_run", row.process_key)))
-            finish = Finish((shared.entry.row,))
+        shared.entry.row = shared.entry.row.but(finish=new_id())
+        finish = Finish((shared.entry.row,))
+        way.claims.unsent.discard(row.id)
         yield from way.call("finish_run", finish.run_id, finish.kpis)
     except (UnreachableError, ApiError) as error:
+        if not error.maybe_sent:
+            way.claims.unsent.add(row.id)
         yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))
         return error

@@ -261,6 +261,19 @@ def test_lost(sandbox: Sandbox, file: Path, lines: Lines) -> None:
     assert sorted(entries or 0 for entries in credited(sandbox)) == [1, 1, 7]
 
 
+def test_answer_that_is_lost_while_the_journal_is_locked(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """A finish that was sent without a journal, and got no answer, is not credited again once there is one."""
+    guard("b")
+    with locked(file), anymate_run("a") as run:
+        run.add_entries(7)
+        sandbox.fail_next("FinishRun", hang=True, after=True, times=9)
+    sandbox._world.alarm.ring()
+    sandbox._world.faults.reset()
+    assert driver.settle_all(defaults.shared_client())
+    assert credited(sandbox) == [1, 7]
+    assert rows() == []
+
+
 def test_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, lines: Lines) -> None:
     """A state directory that can't be made: one warning with the path and what to do, and the run is finished."""
     folder.write_text("in the way")
