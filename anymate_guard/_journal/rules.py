@@ -83,10 +83,9 @@ def opened(view: View, row: Row, *, reachable: bool) -> bool:
 
 
 def others_in_run(view: View, row: Row) -> bool:
-    """Whether somebody else is in the run of a row, or may be about to be."""
-    if row.run_id is None:
-        return is_busy(view, row)
-    return any(_in_run(view, other, row.run_id) for other in view.of_process(row))
+    """Whether somebody else is in the run of a row, or may be about to be; for one without an id it may be any run."""
+    others = view.of_process(row)
+    return any(view.in_use(other) if row.run_id is None else _in_run(view, other, row.run_id) for other in others)
 
 
 def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") -> tuple[Finishes, ...]:
@@ -117,7 +116,7 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
 def leave(view: View, row: Row, claims: Claims) -> Left:
     """Mark a guard's row done; the last one out of its run gets what is to be sent for all rows of it."""
     view.check_not_taken(row)
-    if not view.mine(row.id):  # it was given back, as leaving was interrupted
+    if row.owner != view.me or not view.mine(row.id):  # it was given back, and may be claimed by another guard of ours
         return Left(outage=view.outage)
     others = view.of_process(row)
     if row.run_id is None and is_busy(view, row):

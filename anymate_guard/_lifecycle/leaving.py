@@ -157,16 +157,16 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     if written or occupied:
         yield GiveBack({*way.claims.rows, row.id}, way.claims.unsent)
         return (yield from _stored(shared, "the journal can't be written"))
-    finish = Finish((row,))
+    finish = Finish((row,), known=row.finish != 0)
     try:
         if row.run_id is None:
             shared.name((yield from way.call("start_run", row.process_key)))
-        shared.entry.row = shared.entry.row.but(finish=new_id())
-        finish = Finish((shared.entry.row,))
+        shared.entry.row = shared.entry.row.but(finish=row.finish or new_id())
+        finish = Finish((shared.entry.row,), finish.known)
         way.claims.unsent.discard(row.id)
         yield from way.call("finish_run", finish.run_id, finish.kpis)
     except (UnreachableError, ApiError) as error:
-        if not error.maybe_sent:
+        if not (finish.known or error.maybe_sent):
             way.claims.unsent.add(row.id)
         yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))

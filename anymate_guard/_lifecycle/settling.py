@@ -185,12 +185,13 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool)
     if not finishes:
         return
 
-    def rule(view: View) -> None:
+    def rule(view: View) -> set[int]:
         for finish in finishes:
             rules.put_off(view, finish, reason, way.claims, reachable=reachable)
+        return set(view.puts)
 
-    yield from _write(way, finishes, rule, durable=True)
-    way.claims.rows -= rules.numbers_of(finishes)
+    kept = yield from _write(way, finishes, rule, durable=True)  # but for what another program has taken or settled
+    way.claims.rows -= rules.numbers_of(finishes) if kept is None else kept
 
 
 def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *, durable: bool = False) -> Life[Any]:
