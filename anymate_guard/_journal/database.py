@@ -38,6 +38,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._move_to(folder)
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
+        self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
         self._warned = -_HOUR
         self._connection: Connection | None = None
@@ -82,10 +83,10 @@ class Database:
         try:
             yield Tables(connection)
             connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
+        finally:
+            self.committed = not connection.in_transaction
+            if not self.committed:
                 connection.rollback()
-            raise
 
     def sync(self) -> bool:
         """See that what was written is on the disk, without holding anybody up; any thread may do so.

@@ -48,6 +48,7 @@ class Journal:
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._number = 0  # of the file that holds it
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
+        self._unseen: dict[int, Row | None] = {}  # what that transaction has written
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
         self._looked = self._swept = -_HOUR
@@ -219,11 +220,14 @@ class Journal:
                 if view.look and time.monotonic() - self._swept > _HOUR:
                     rows.forget_history(view.now)
                     self._swept = time.monotonic()
+                self._unseen = {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}
                 self._unsure = True
         finally:
             self._in_transaction = 0
-        self._note({**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}, view.puts)
-        self._unsure = False
+            if not self._database.committed:
+                self._unseen = {}
+        self._note(self._unseen, view.puts)
+        self._unsure, self._unseen = False, {}
         return result
 
     def _view(self, rows: Tables, address: str) -> View:
@@ -248,12 +252,16 @@ class Journal:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
         if self._number != self._database.number:
             self._written.clear()
+            self._unseen.clear()
             self._number = self._database.number
+        unseen = {number: row for number, row in self._unseen.items() if row is not None}
+        fresh = {row.finish for number, row in unseen.items() if not (self._wanted.get(number) or row).finish}
+        self._written.update(unseen)  # what is not there any more was taken by another program
         held = {row.id: row for row in rows.of_owner(self.owner.id)}
         for number, row in held.items():
             self._written[number] = row
             if number not in self._wanted:  # claimed by a step whose end was not seen
-                self._wanted[number] = released(row)
+                self._wanted[number] = released(row.but(finish=0) if row.finish in fresh else row)
         for number in self._written.keys() - held.keys() - self._wanted.keys():
             del self._written[number]
 
