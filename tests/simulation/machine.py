@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ class File:
         content: What it holds.
         locked: Whether somebody else holds the write lock.
         unreadable: Whether it can't even be read.
+        read: How many rows were read in the last transaction.
     """
 
     number: int = 1
     content: Content = attrs.field(factory=Content)
     locked: bool = False
     unreadable: bool = False
+    read: int = 0
 
     def delete(self) -> None:
         """Put a new, empty file in its place."""
@@ -54,19 +56,26 @@ class Rows:
 
     def __init__(self, content: Content) -> None:
         self._content = content
+        self.read = 0
 
     def of_process(self, address: str, process_key: str) -> list[Row]:
-        return [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
+        rows = [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
+        self.read += len(rows)
+        return rows
 
     def abandoned(self, address: str, username: str, most: int) -> list[Row]:
         rows = [row for row in self.all() if (row.address, row.username, row.owner) == (address, username, 0)]
-        return [row for row in rows if row.state in _STATES][:most]
+        rows = [row for row in rows if row.state in _STATES][:most]
+        self.read += len(rows)
+        return rows
 
     def owners(self) -> list[int]:
         return sorted({row.owner for row in self.all()} - {0})
 
     def of_owner(self, owner: int) -> list[Row]:
-        return [row for row in self.all() if row.owner == owner != 0]
+        rows = [row for row in self.all() if row.owner == owner != 0]
+        self.read += len(rows)
+        return rows
 
     def all(self) -> list[Row]:
         return sorted(self._content.rows.values(), key=lambda row: (row.began, row.id))
@@ -114,6 +123,7 @@ class Database:
     def __init__(self, file: File) -> None:
         self._file = file
         self.number = 0
+        self.committed = True
 
     def connect(self) -> bool:
         fresh = self.number != self._file.number
@@ -140,7 +150,11 @@ class Database:
         if self._file.unreadable:
             raise sqlite3.OperationalError("disk I/O error")
         content = Content(dict(self._file.content.rows), set(self._file.content.outages))
-        yield Rows(content)
+        rows = Rows(content)
+        self.committed = False
+        yield rows
+        self.committed = True
+        self._file.read = rows.read
         if write:
             self._file.content = content
 
@@ -163,11 +177,23 @@ class Owner:
 
 
 class Looking(Journal):
-    """A journal that looks for dead programs at each step."""
+    """A journal that looks for dead programs at each step.
+
+    Attributes:
+        interrupted: Whether Ctrl-C comes just after the next transaction.
+    """
+
+    interrupted = False
 
     def _view(self, rows: Any, address: str) -> View:
         self._looked = float("-inf")
         return super()._view(rows, address)
+
+    def _note(self, holds: Mapping[int, Row | None], decided: Mapping[int, Row]) -> None:
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
+        super()._note(holds, decided)
 
 
 @attrs.define(eq=False)
@@ -180,13 +206,15 @@ class Process:
         program: The real register of runs.
         alive: Whether it runs.
         mistaken: Whether others take it for dead.
+        unseen: Whether it has a row that the file may not hold yet, so that others can't know of it.
     """
 
     name: str
-    journal: Journal
+    journal: Looking
     program: Program
     alive: bool = True
     mistaken: bool = False
+    unseen: bool = False
 
     def abandoned(self) -> list[Shared]:
         """Runs that nobody starts, holds or finishes."""

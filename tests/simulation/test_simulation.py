@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from .mutants import MUTANTS
 from .worlds import ALL_FAULTS, SMALL, Seen, large_for, try_small
 
 
@@ -28,3 +29,12 @@ def test_large_worlds() -> None:
     for _ in large_for(20, 1, seen, most=400):
         pass
     assert seen.schedules > 10
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mistakes_are_found(name: str) -> None:
+    """A rule that is broken by one changed line breaks a promise in the simulation; without that nothing is broken."""
+    tried, story = MUTANTS[name].find()
+    assert "what happened:" in story
+    print(f"{name}: found in schedule {tried}")
+    MUTANTS[name].try_world(Seen(), most=tried)

@@ -17,6 +17,7 @@ from anymate_guard._lifecycle.leaving import give_up, leaving
 from anymate_guard._lifecycle.options import Mate, Options
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard._lifecycle.sharing import Place, Shared
+from anymate_guard._run.run import Outcome
 
 from .anymate import Anymate
 from .choices import Choices
@@ -42,6 +43,7 @@ class Plan:
         username: Whose account.
         options: What it asks for.
         adopts: Whether it adopts a run that is started for it first.
+        fails: Whether its body fails.
     """
 
     program: str
@@ -50,6 +52,7 @@ class Plan:
     username: str = "mate"
     options: Options = attrs.field(factory=lambda: Options(default_credit="never"))
     adopts: bool = False
+    fails: bool = False
 
 
 @attrs.define(eq=False)
@@ -62,12 +65,14 @@ class Guard:
         steps: What is left of it.
         begun: How much it has recorded.
         safe: How much of that is surely in the journal.
-        body: In which run its body is at work.
+        body: In which run its body is at work, or is to be.
         shared: The run that it is in, or was.
         lost: Whether only a file that was deleted knew of it.
         ask: The request that it waits for.
         waiting: Whether it waits for others.
         sent: Its last call.
+        known: Others at work whose rows were in the journal when it looked there last.
+        reported: How often its failure was reported.
     """
 
     plan: Plan
@@ -81,6 +86,8 @@ class Guard:
     ask: Any = None
     waiting: bool = False
     sent: Call | None = None
+    known: list[Guard] = attrs.field(factory=list)
+    reported: int = 0
 
 
 @attrs.define(eq=False)
@@ -91,12 +98,14 @@ class World:
         plans: What the guards do, in the order they begin.
         choices: Decides what happens next.
         faults: Which kinds of faults there may be.
+        backlog: How many finishes of other processes are owed from before.
         story: What happened, for people.
     """
 
     plans: tuple[Plan, ...]
     choices: Choices
     faults: frozenset[str]
+    backlog: int = 0
     machine: Machine = attrs.field(factory=Machine)
     anymate: Anymate = attrs.field(factory=Anymate)
     guards: list[Guard] = attrs.field(factory=list)
@@ -112,6 +121,9 @@ class World:
         Raises:
             Broken: One does not.
         """
+        for number in range(self.backlog):
+            owed = Row(ADDRESS, "mate", f"old {number}", self.anymate.start(f"old {number}"), 0, "done", id=number + 1)
+            self.machine.file.content.rows[owed.id] = owed
         programs: dict[str, Process] = {}
         for plan in self.plans:
             process = programs.get(plan.program) or self.machine.start(plan.program)
@@ -176,8 +188,10 @@ class World:
             found.append(functools.partial(self._arrive, what, effect))
         if "mistakes" in self.faults and guard.process.alive and len(self.machine.processes) > 1:
             found.append(lambda: self._mistake(guard.process))
-        if "deletions" in self.faults:
-            found.append(self._delete)
+        if "deletions" in self.faults and not any(one.journal._unseen for one in self.machine.processes.values()):
+            found.append(self._delete)  # else the file alone knew of it
+        if "locks" in self.faults:
+            found.append(self._lock)
         return found
 
     # What guards do
@@ -198,6 +212,7 @@ class World:
             )
             self._check_time(guard, begun, DEADLINE)
         except (AnymateGuardError, KeyboardInterrupt) as error:
+            guard.body = None
             program.abandon(place)
             self._tell(guard, f"did not enter: {type(error).__name__}")
             return
@@ -214,7 +229,9 @@ class World:
         self._tell(guard, "leaves")
         try:
             begun = self.machine.now
-            life = leaving(program, place, self._way(plan.username), options, outcome="succeeded", failure="")
+            outcome: Outcome = "failed" if plan.fails else "succeeded"
+            failure = str(self.guards.index(guard))
+            life = leaving(program, place, self._way(plan.username), options, outcome=outcome, failure=failure)
             yield from self._drive(guard, life)
             self._check_time(guard, begun, DEADLINE)
             if shared.state == "over":
@@ -264,7 +281,10 @@ class World:
             return self._call(guard, ask, how)
         if isinstance(ask, Keep):
             journal.add(ask.entry)
+            guard.process.unseen = True
+            guard.body = ask.entry.row.run_id  # of one that adopts; its body begins later
         elif isinstance(ask, Read):
+            self._look_around(guard)
             return journal.read(ask.address, ask.rule)
         elif isinstance(ask, IsWritten):
             return journal.is_written(ask.entry.row)
@@ -284,6 +304,8 @@ class World:
 
     def _give_back(self, guard: Guard, ask: GiveBack) -> None:
         self._tell(guard, "gives back")
+        if self.machine.file.locked and guard.sent is not None:
+            self._note_uncertain(guard.sent)  # what was heard of it is not written
         journal, held = guard.process.journal, self.machine.file.content.rows
         for row in (journal._written[number] for number in ask.numbers if number in journal._written):
             if row.finish and row.run_id and (row.id not in held or held[row.id].finish != row.finish):
@@ -297,22 +319,25 @@ class World:
             self.uncertain.append((int(str(say.fields["run_id"])), int(str(say.fields["entries"] or 0))))
 
     def _apply(self, guard: Guard, ask: Apply, how: str) -> object:
-        self.machine.file.locked = how == "not written"
-        if how == "not written":
-            self.machine.now += ask.patience
+        file, locked = self.machine.file, self.machine.file.locked
+        file.locked |= how == "not written"
+        self.machine.now += ask.patience if file.locked else 0.0
+        guard.process.journal.interrupted = how == "end not seen"
         try:
             result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
         finally:
-            self.machine.file.locked = False
-            self._tell(guard, f"journal: {_name(ask)}, {how}")
-        if how == "end not seen":
-            guard.process.journal._unsure = True
-            raise KeyboardInterrupt
+            self._tell(guard, f"journal: {_name(ask)}, {'not written' if file.locked else how}")
+            file.locked, guard.process.journal.interrupted = locked, False
+        guard.process.unseen = False
+        self._look_around(guard)
+        self._check_reading(guard)
         return result
 
     def _call(self, guard: Guard, ask: Call, how: str) -> object:
         effect = self._effect(guard, ask)
         guard.sent = ask
+        if guard.process.mistaken:
+            self._note_uncertain(ask)  # others that found its claim have sent it, too
         what = f"{ask.operation}({', '.join(map(str, ask.arguments))})"
         self._tell(guard, f"{what}: {how}")
         if how not in {"as asked", "interrupted after"}:
@@ -347,6 +372,8 @@ class World:
     def _effect(self, guard: Guard, ask: Call) -> Callable[[], Any]:
         if ask.operation == "start_run":
             return lambda: self.anymate.start(*ask.arguments)
+        if ask.operation == "failure":
+            return lambda: self._report(self.guards[int(ask.arguments[1])])
         run_id, kpis = ask.arguments
 
         def finish() -> None:
@@ -360,23 +387,35 @@ class World:
     def _crash(self, process: Process) -> None:
         self.story.append(f"{process.name} is killed")
         process.alive = False
-        for row in self.machine.file.content.rows.values():
-            if row.finish and row.run_id and row.id in process.journal._written:  # whether it was sent is forgotten
-                self.uncertain.append((row.run_id, row.entries or 0))
+        self._cut_off(process)
         for guard in self.guards:
             if guard.process is process and guard.steps is not None:
                 guard.steps.close()
                 guard.steps, guard.body = None, None
 
+    def _cut_off(self, process: Process) -> None:
+        """What a program is about to send, or has heard, is not known to others."""
+        for row in (*self.machine.file.content.rows.values(), *process.journal._unseen.values()):
+            own = row is not None and (row.id in process.journal._written or row.id in process.journal._unseen)
+            if own and row is not None and row.finish and row.run_id:
+                self.uncertain.append((row.run_id, row.entries or 0))
+        for guard in self.guards:
+            for call in (guard.ask, guard.sent):
+                if guard.process is process and guard.steps is not None and isinstance(call, Call):
+                    self._note_uncertain(call)
+
     def _look(self, process: Process) -> None:
         self.story.append(f"{process.name} looks at its journal")
         process.journal.look()
+        process.unseen &= self.machine.file.locked
         self._is_safe(process)
         for shared in process.abandoned():
             self._finish(process, give_up(process.program, shared))
 
     def _is_safe(self, process: Process, shared: Shared | None = None) -> None:
         """Note that what a program has recorded so far, in a run, is in the journal, or finished."""
+        if self.machine.file.locked:
+            return
         for guard in self.guards:
             if guard.process is process and shared in {None, guard.shared} and not guard.lost:
                 guard.safe = guard.begun
@@ -388,17 +427,33 @@ class World:
 
     def _mistake(self, process: Process) -> None:
         process.mistaken = not process.mistaken
+        self._cut_off(process)
         self.doubtful = True
         self.story.append(f"{process.name} is {'' if process.mistaken else 'no longer '}taken for dead")
 
     def _delete(self) -> None:
         self.story.append("the journal's file is deleted")
-        self.doubtful = True
         self.machine.file.delete()
+        for process in self.machine.processes.values():
+            process.unseen = True
         for guard in self.guards:
             guard.safe = 0  # until its program has written it again
             held = guard.process.journal._wanted
             guard.lost |= not guard.process.alive or guard.shared is None or guard.shared.entry.row.id not in held
+
+    def _lock(self) -> None:
+        self.machine.file.locked = not self.machine.file.locked
+        self.story.append(f"the journal's file is {'' if self.machine.file.locked else 'no longer '}locked")
+
+    def _look_around(self, guard: Guard) -> None:
+        guard.known = [other for other in self.guards if other.shared is not None and not other.process.unseen]
+
+    def _report(self, guard: Guard) -> None:
+        """Failure, which Anymate would forget with the FinishRun of a run that is open still."""
+        guard.reported += 1
+        run = self.anymate.runs.get(guard.shared.run_id or 0) if guard.shared else None
+        if run is not None and run.credited is None:
+            raise Broken(f"the failure of {guard.process.name} is reported before its run {run.run_id} is finished")
 
     def _finish(self, process: Process, life: Life[Any]) -> Any:
         """Drive a life to its end without any fault."""
@@ -415,6 +470,7 @@ class World:
 
     def _end(self) -> None:
         """Let programs end, and another one settle what is owed; then everything has to be right."""
+        self.machine.file.locked = False
         for what, effect in list(self.anymate.late):
             self._arrive(what, effect)
         for process in [one for one in self.machine.processes.values() if one.alive]:
@@ -432,6 +488,9 @@ class World:
                 self._finish(last, settle(way, Row(ADDRESS, username, "-"), seconds=1e9))
         last.journal.close()
         self._check_credits()
+        reported = [guard.reported for guard in self.guards if guard.plan.fails and guard.plan.options.report_failure]
+        if reported and not self.injected and (max(reported) > 1 or not any(reported)):
+            raise Broken(f"failures were reported {reported} times")
         left = [row for row in self.machine.file.content.rows.values() if row.state not in {"starting", "refused"}]
         if left:
             raise Broken(f"left in the journal: {left}")
@@ -461,10 +520,14 @@ class World:
         run = self.anymate.runs.get(run_id)
         if self.doubtful or run is None or run.credited is not None:
             return
-        for other in self.guards:
-            known = other.shared is not None and other.shared.entry.row.id in self.machine.file.content.rows
-            if known and other is not guard and other.body == run_id and other.steps and other.process.alive:
-                raise Broken(f"{guard.process.name} ends run {run_id}, in which {other.process.name} is at work")
+        for other in (guard, *guard.known):
+            if other.body == run_id and other.steps is not None:
+                raise Broken(f"{guard.process.name} ends run {run_id}, which {other.process.name} is in")
+
+    def _check_reading(self, guard: Guard) -> None:
+        """What is owed to others is read in small portions, however much there is."""
+        if self.machine.file.read > 100 + 10 * len(self.guards):
+            raise Broken(f"{guard.process.name} read {self.machine.file.read} rows at once")
 
     def _check_time(self, guard: Guard, begun: float, deadline: float) -> None:
         if self.machine.now - begun > deadline + 1 and len(self.guards) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -13,7 +13,7 @@ from anymate_guard._lifecycle.options import Options
 from .choices import Choices, every, shortest
 from .world import Plan, World
 
-ALL_FAULTS = frozenset({"answers", "crashes", "deletions", "file", "interruptions", "looks", "mistakes"})
+ALL_FAULTS = frozenset({"answers", "crashes", "deletions", "file", "interruptions", "locks", "looks", "mistakes"})
 
 
 def plan(number: int, program: str, process_key: str = "p", **more: object) -> Plan:
@@ -26,6 +26,7 @@ SMALL = {
     "two programs": (plan(0, "A"), plan(1, "B")),
     "two guards in a program": (plan(0, "A"), plan(1, "A")),
     "two mates": (plan(0, "A"), plan(1, "B", username="second")),
+    "one that fails": (plan(0, "A", options=Options(report_failure=True), fails=True), plan(1, "B")),
     "one that adopts": (plan(0, "A"), plan(1, "B", adopts=True)),
     "three guards in two programs": (plan(0, "A"), plan(1, "B"), plan(2, "B")),
     "a program after another, which adopts": (plan(0, "A", "q"), plan(1, "A"), plan(2, "B", adopts=True)),
@@ -64,7 +65,7 @@ def try_small(name: str, faults: frozenset[str], budget: int, seen: Seen, most: 
         Failed: A promise was broken.
     """
     for choices in every(budget):
-        _try(SMALL[name], choices, faults, budget, seen, f"{name}, every order")
+        try_one(SMALL[name], choices, faults, budget, seen, f"{name}, every order")
         if most is not None and seen.schedules >= most:
             return
 
@@ -81,7 +82,7 @@ def try_large(seed: int, seen: Seen) -> None:
     if "deletions" in faults:
         faults -= {"mistakes"}  # what a program took of another is known to the file only
     choices = Choices(budget=30, rng=rng, odds=rng.choice([0.03, 0.1, 0.3]))
-    _try(plans, choices, faults, 30, seen, f"seed {seed}")
+    try_one(plans, choices, faults, 30, seen, f"seed {seed}")
 
 
 def large_for(seconds: float, seed: int, seen: Seen, most: int | None = None) -> Iterator[int]:
@@ -102,35 +103,51 @@ def _random_plans(rng: random.Random, *, adopting: bool) -> Iterator[Plan]:
             rng.choice("ppq"),
             username=rng.choice(["mate", "mate", "second"]),
             adopts=rng.random() < 0.2 and adopting,
-            options=Options(default_credit=credit, require_start=rng.random() < 0.2),  # type: ignore[arg-type]
+            fails=rng.random() < 0.2,
+            options=Options(
+                default_credit=credit,  # type: ignore[arg-type]
+                report_failure=rng.random() < 0.5,
+                require_start=rng.random() < 0.2,
+            ),
         )
 
 
-def _try(plans: tuple[Plan, ...], choices: Choices, faults: frozenset[str], budget: int, seen: Seen, what: str) -> None:
-    world = World(plans, choices, faults)
-    try:
-        world.run()
-    except Exception:  # noqa: BLE001  # a broken promise, or a mistake in the code that is tried
-        raise Failed(_story(plans, choices, faults, budget, what, seen.schedules)) from None
-    seen.add(world)
+def try_one(
+    plans: tuple[Plan, ...],
+    choices: Choices,
+    faults: frozenset[str],
+    budget: int,
+    seen: Seen,
+    what: str,
+    backlog: int = 0,
+) -> None:
+    """Try one schedule.
 
-
-def _story(
-    plans: tuple[Plan, ...], choices: Choices, faults: frozenset[str], budget: int, what: str, before: int
-) -> str:
-    """How it came to be, as short as it can be told."""
+    Raises:
+        Failed: A promise was broken.
+    """
 
     def outcome(script: Choices) -> tuple[World, Exception | None]:
-        world = World(plans, script, faults)
+        world = World(plans, script, faults, backlog)
         try:
             world.run()
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001  # a broken promise, or a mistake in the code that is tried
             return world, error
         return world, None
 
-    fails: Callable[[Choices], bool] = lambda script: outcome(script)[1] is not None  # noqa: E731  # read in place
-    script = shortest(choices.made, budget, fails)
+    world, error = outcome(choices)
+    if error is None:
+        seen.add(world)
+        return
+    script = shortest(choices.made, budget, lambda script: outcome(script)[1] is not None)
     world, error = outcome(Choices(script, budget))
-    guards = [f"  {one.program}/{one.process_key}: {one.entries}{' adopts' if one.adopts else ''}" for one in plans]
-    lines = [f"{type(error).__name__}: {error}", f"{what}, after {before} other schedules", "guards:", *guards]
+    raise Failed(_story(world, error, f"{what}, after {seen.schedules} other schedules", script))
+
+
+def _story(world: World, error: Exception | None, what: str, script: Sequence[int]) -> str:
+    """How it came to be, as short as it can be told."""
+    guards = [
+        f"  {one.program}/{one.process_key}: {one.entries}{' adopts' if one.adopts else ''}" for one in world.plans
+    ]
+    lines = [f"{type(error).__name__}: {error}", what, "guards:", *guards]
     return "\n".join([*lines, "what happened:", *(f"  {line}" for line in world.story), f"choices: {script}"])

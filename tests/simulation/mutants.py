@@ -1,0 +1,143 @@
+"""Mistakes of an earlier version, put back by a changed line each: the simulation has to find every one of them."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from anymate_guard._journal import rules
+from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.view import View
+from anymate_guard._lifecycle import leaving, settling
+
+from .choices import every
+from .world import Plan
+from .worlds import SMALL, Failed, Seen, try_one
+
+_MOST = 10_000  # schedules
+
+
+@attrs.frozen
+class Mutant:
+    """A mistake, and where it shows.
+
+    Attributes:
+        function: What is changed.
+        line: A part of its source.
+        instead: What stands there instead.
+        plans: The world in which it shows.
+        faults: What has to go wrong for it.
+        budget: How many faults and changes of turn that takes at most.
+        backlog: How many finishes of other processes are owed.
+    """
+
+    function: Callable[..., Any]
+    line: str
+    instead: str
+    plans: tuple[Plan, ...] = SMALL["two programs"]
+    faults: frozenset[str] = frozenset()
+    budget: int = 3
+    backlog: int = 0
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Make the mistake in the block."""
+        source = textwrap.dedent(inspect.getsource(self.function))
+        assert source.count(self.line) == 1, f"{self.function.__qualname__} has changed"
+        space = dict(self.function.__globals__)
+        exec(compile(source.replace(self.line, self.instead), "a mutant", "exec"), space)
+        right = self.function.__code__
+        self.function.__code__ = space[self.function.__name__].__code__
+        try:
+            yield
+        finally:
+            self.function.__code__ = right
+
+    def find(self) -> tuple[int, str]:
+        """In how many schedules it is found, and its story, which is empty if it is not."""
+        seen, story = Seen(), ""
+        try:
+            with self.put_back():
+                self.try_world(seen)
+        except Failed as error:
+            story = str(error)
+        return seen.schedules + 1, story
+
+    def try_world(self, seen: Seen, most: int | None = None) -> None:
+        """Try the world so often, first with few faults.
+
+        Raises:
+            Failed: A promise was broken.
+        """
+        for budget in range(self.budget + 1):
+            for choices in every(budget):
+                try_one(self.plans, choices, self.faults, budget, seen, "every order", self.backlog)
+                if seen.schedules >= (most or _MOST):
+                    return
+
+
+MUTANTS = {
+    "what is owed ends the run that is adopted": Mutant(
+        rules._owed,
+        'adopts = standing == "entering" and of.run_id is not None',
+        "adopts = False",
+        SMALL["one that adopts"],
+        frozenset({"answers"}),
+    ),
+    "two mates are taken for two runs": Mutant(
+        View.of_process,
+        "other.id != row.id",
+        "other.id != row.id and other.username == row.username",
+        SMALL["two mates"],
+    ),
+    "a file that was deleted is not noticed": Mutant(
+        Journal._open,
+        "self._unsure |= self._database.connect()",
+        "self._database.connect()",
+        faults=frozenset({"deletions", "looks"}),
+    ),
+    "what another program took is written again": Mutant(
+        Journal._write_differences,
+        "elif not rows.put_mine(row, self.owner.id):",
+        "elif rows.put(row):",
+        faults=frozenset({"looks", "mistakes"}),
+    ),
+    '"not open" settles what was never sent': Mutant(
+        settling._not_open,
+        "if way.claims.unsent.isdisjoint(row.id for row in finish.rows):",
+        "if True:",
+        faults=frozenset({"answers", "crashes"}),
+    ),
+    "without a journal, others in the run are not looked for": Mutant(
+        leaving._finish_without_journal, "if written or occupied:", "if written:", faults=frozenset({"locks"})
+    ),
+    "what is on the disk is sent without its claim there": Mutant(
+        leaving._finish_without_journal,
+        "if written or occupied:",
+        "if occupied:",
+        SMALL["a guard"],
+        frozenset({"crashes", "locks", "looks"}),
+    ),
+    "what was sent without a journal counts as never sent": Mutant(
+        leaving._finish_without_journal,
+        "way.claims.unsent.discard(row.id)",
+        "pass",
+        SMALL["a guard"],
+        frozenset({"answers", "locks"}),
+    ),
+    "all that is owed is read at once": Mutant(
+        rules.claim, "row.username, BATCH)", "row.username, 1 << 30)", SMALL["a guard"], backlog=200
+    ),
+    "a row has no owner": Mutant(Journal.add, "entry.row = entry.row.but(owner=self.owner.id)", "pass"),
+    "a failure is reported by who leaves, not by the last one out": Mutant(
+        leaving._send,
+        'yield say("info", "run_left", process_key=shared.run.process_key, run_id=shared.run_id)',
+        "yield from report_failure(way, Delivery(Finish((shared.entry.row,))))",
+        SMALL["one that fails"],
+    ),
+}
