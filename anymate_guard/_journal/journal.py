@@ -71,7 +71,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Want a guard's row to be in the file, with what it has recorded at each look."""
         with self._lock:
-            entry.row = entry.row.but(owner=self.owner.id)
+            entry.row = entry.row.but(owner=self.owner.id, began=(now := time.time()), recorded=now)
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
@@ -104,8 +104,9 @@ class Journal:
             self._patiently(self._match, patience)
 
     def is_written(self, row: Row) -> bool:
-        """Whether the file holds a row, in whatever state."""
-        return row.id in self._written
+        """Whether the file holds a row that somebody may send: one that is `starting` there is dropped by everybody."""
+        held = self._written.get(row.id)
+        return held is not None and held.state != "starting"
 
     def apply(self, address: str, rule: Callable[[View], T], patience: float, *, durable: bool = False) -> T:
         """Apply a rule, and write what it changes as one transaction.

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from itertools import product
+from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args
 
 import attrs
@@ -105,22 +107,17 @@ class Row(NamedTuple):
         Raises:
             Damaged: They make no sense.
         """
-        row = cls(*columns)
-        texts = (row.address, row.username, row.process_key)
-        numbers = (row.owner, row.finish, row.id, row.zeros, row.adopted, row.again)
-        if not (
-            set(map(type, texts)) == {str}
-            and is_process_key(row.process_key)
-            and set(map(type, numbers)) == {int}
-            and min(numbers) >= 0
-            and all(_is_count(value) for value in (row.run_id, row.entries, row.nanoseconds))
-            and all(value is None or type(value) is str for value in (row.failure, row.reason))
-            and type(row.began) is type(row.recorded) is float
-            and row.state in _STATES
-            and row.outcome in _OUTCOMES
-        ):
-            raise Damaged(f"a row makes no sense: {tuple(columns)!r}")
-        return row
+        if tuple(map(type, columns)) in _KINDS:
+            row = cls._make(columns)
+            numbers = (row.run_id or 0, row.owner, row.entries or 0, row.nanoseconds or 0, row.finish, row.id)
+            if (
+                min(numbers) >= 0
+                and row.state in _STATES
+                and row.outcome in _OUTCOMES
+                and is_process_key(row.process_key)
+            ):
+                return row
+        raise Damaged(f"a row makes no sense: {tuple(columns)!r}")
 
     def but(self, **changes: Any) -> Row:
         """The row with these changes."""
@@ -130,6 +127,17 @@ class Row(NamedTuple):
     def process(self) -> tuple[str, str]:
         """Where guards share a run."""
         return self.address, self.process_key
+
+
+_OR_NONE = {"run_id": int, "entries": int, "nanoseconds": int, "failure": str, "reason": str}
+_KINDS = frozenset(  # every way in which sqlite, which knows no bool, may give the columns of a row
+    product(
+        *(
+            (NoneType, _OR_NONE[name]) if value is None else (int if value is False else type(value),)
+            for name, value in Row("", "", "")._asdict().items()
+        )
+    )
+)
 
 
 @attrs.define(eq=False)
@@ -230,10 +238,6 @@ def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
     if row.state == "starting" and row.run_id is None:
         return None
     return row.but(owner=0, state="done", finish=0 if row.id in unsent else row.finish)
-
-
-def _is_count(value: object) -> bool:
-    return value is None or (type(value) is int and value >= 0)
 
 
 def _less(number: int | None, taken: int) -> int | None:

@@ -60,11 +60,10 @@ def is_busy(view: View, row: Row) -> bool:
 
 
 def enter(view: View, row: Row, claims: Claims) -> Entered:
-    """Put the row of an entering guard into the journal, and claim what is owed for its process or account."""
+    """What the guard of a row, which is in the journal already, meets there; what is owed is claimed for it."""
     others = view.of_process(row)
     if is_busy(view, row):
         return Entered(busy=True, outage=view.outage)
-    row = view.put(row, began=view.now, recorded=view.now)
     claims.tried.add(row.id)
     if not row.adopted:
         for other in others:

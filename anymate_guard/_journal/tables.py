@@ -11,8 +11,10 @@ from anymate_guard._journal.rows import Finish, Row, new_id
 from anymate_guard._journal.view import View
 
 _VERSION = 2
+_TYPES = {"id": "id INTEGER PRIMARY KEY"}
 _SCHEMA = (
-    f"CREATE TABLE rows ({', '.join(Row._fields)}, PRIMARY KEY (id))",
+    # An index is one more page to write for every change: the ids of rows have none of their own, and the history none.
+    f"CREATE TABLE rows ({', '.join(_TYPES.get(name, name) for name in Row._fields)})",
     "CREATE INDEX of_process ON rows (address, process_key) WHERE state <> 'refused'",
     """CREATE INDEX abandoned ON rows (address, username, began)
     WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
@@ -20,7 +22,6 @@ _SCHEMA = (
     "CREATE TABLE outages (address PRIMARY KEY, at)",
     """CREATE TABLE history
     (address, username, process_key, run_id, began, ended, outcome, entries, seconds_saved, delivered)""",
-    "CREATE INDEX ended ON history (ended)",
     "CREATE TABLE file (number)",
 )
 _COLUMNS = ", ".join(Row._fields)
@@ -138,7 +139,10 @@ class Tables:
 
     def forget_history(self, now: float) -> None:
         """Delete the oldest lines of the history."""
-        self._connection.execute("DELETE FROM history WHERE ended < ?", (now - _OLDEST,))
+        self._connection.execute(
+            "DELETE FROM history WHERE rowid < (SELECT rowid FROM history WHERE ended >= ? ORDER BY rowid LIMIT 1)",
+            (now - _OLDEST,),
+        )
         self._connection.execute(
             "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?", (_MOST_LINES,)
         )

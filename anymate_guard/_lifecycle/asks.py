@@ -71,7 +71,7 @@ class Drop:
 
 @attrs.frozen
 class IsWritten:
-    """Ask whether the journal's file holds a row, in whatever state."""
+    """Ask whether the journal's file holds a row that others may send."""
 
     entry: Entry
 

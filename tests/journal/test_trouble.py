@@ -332,7 +332,7 @@ for number in range(4):
     assert "make room" in done.stderr
     guard("b")
     assert sum(entries or 0 for entries in credited(sandbox)) == 4 * 3 + 1
-    assert rows() == []
+    assert {row.state for row in rows()} <= {"starting"}  # what is owed to nobody; the next guard on "a" drops it
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be deleted there")
