@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from anymate_guard._deadline import Deadline
 
@@ -44,10 +44,14 @@ class DeadlineSocket:
         patience: How long one wait may take; it is asked again before each.
     """
 
+    # A client may be forgotten. In a cycle of garbage its sockets might end first, and Python would warn of them.
+    _open: ClassVar[set[Any]] = set()
+
     def __init__(self, sock: Any, patience: Patience) -> None:
         self._sock = sock
         self._patience = patience
         self._sends_lists = hasattr(sock, "sendmsg")  # Windows' and those with TLS do not
+        self._open.add(sock)
 
     def secure(self, wrap: Callable[[Any], Any]) -> None:
         """Put TLS over it; one wait is enough for the whole handshake.
@@ -56,7 +60,9 @@ class DeadlineSocket:
             RuntimeError: There is no TLS over it: a test tool makes it up, such as httpretty.
         """
         self._sock.settimeout(self._patience.seconds())
-        self._sock = wrap(self._sock)
+        plain, self._sock = self._sock, wrap(self._sock)
+        self._open.add(self._sock)
+        self._open.discard(plain)
         self._sends_lists = False
         if not hasattr(self._sock, "cipher"):
             raise RuntimeError("this connection is not encrypted: what a test tool gives for TLS is none")
@@ -89,6 +95,7 @@ class DeadlineSocket:
     def close(self) -> None:
         """Close it."""
         self._sock.close()
+        self._open.discard(self._sock)
 
     def __del__(self) -> None:
-        self.close()  # a client may be forgotten; Python would warn of its connections
+        self.close()
