@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _EXEC_USAGE = "anymate-guard exec [OPTION …] PROCESS_KEY [--] COMMAND …"
+_EXEC_SWITCHES = (
+    ("--check-ok-to-run", "ask Anymate first; if it says no, run nothing and exit with 0"),
+    ("--report-failure", "when the command failed, report it to Anymate, with its last lines on stderr"),
+    ("--require-start", "exit with 75, and run nothing, while Anymate is unreachable"),
+    ("--require-finish", "exit with 75 when the command succeeded, but its finish is still owed"),
+    ("--keep-credentials", "leave client secret and password in the environment: for a guarded Python bot"),
+)
 _EXEC_HELP = """\
 KPIs:
   The command finds the path of a file in ANYMATE_KPI_FILE. Lines that it
@@ -124,13 +131,7 @@ def _add_exec(commands: Commands) -> None:
     )
     parser.add_argument("process_key", metavar="PROCESS_KEY", help="which process")
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND …", help="and its arguments")
-    for option, text in (
-        ("--check-ok-to-run", "ask Anymate first; if it says no, run nothing and exit with 0"),
-        ("--report-failure", "when the command failed, report it to Anymate, with its last lines on stderr"),
-        ("--require-start", "exit with 75, and run nothing, while Anymate is unreachable"),
-        ("--require-finish", "exit with 75 when the command succeeded, but its finish is still owed"),
-        ("--keep-credentials", "leave client secret and password in the environment: for a guarded Python bot"),
-    ):
+    for option, text in _EXEC_SWITCHES:
         parser.add_argument(option, action="store_true", help=text)
     parser.add_argument(
         "--default-credit",

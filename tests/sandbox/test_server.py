@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -46,12 +47,15 @@ def test_keep_alive(sandbox: Sandbox, bot: Bot) -> None:
     assert [request["connection"] for request in sandbox.requests()] == [1, 1, 1, 1, 2]
 
 
-def test_fast_enough(bot: Bot) -> None:
-    """A thousand requests on one connection take no time to speak of: no packet waits for another."""
-    began = time.monotonic()
-    for _ in range(1000):
-        bot.get("/api/OkToRun/invoices")
-    assert time.monotonic() - began < 5
+def test_answers_come_in_one_piece(sandbox: Sandbox, bot: Bot) -> None:
+    """Head and body of an answer come together: no packet waits for another, which costs 40 ms where it does."""
+    request = f"GET /api/OkToRun/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bot.headers['Authorization']}\r\n\r\n"
+    with closing(connect(sandbox)) as line:
+        for _ in range(100):
+            line.sendall(request.encode())
+            head, _, body = line.recv(65_536).partition(b"\r\n\r\n")
+            (length,) = re.findall(rb"(?i)content-length: (\d+)", head)
+            assert len(body) == int(length) > 0
 
 
 def test_pipelining(sandbox: Sandbox) -> None:
@@ -189,7 +193,7 @@ def test_own_origin(bot: Bot) -> None:
 
 
 def test_close(sandbox: Sandbox, bot: Bot) -> None:
-    """Closing ends everything at once: open connections, hanging calls, threads and the address."""
+    """Closing waits for nobody: it ends open connections, hanging calls, threads and the address."""
     sandbox.close()
     before = set(threading.enumerate())
     sandbox.start()
@@ -198,9 +202,7 @@ def test_close(sandbox: Sandbox, bot: Bot) -> None:
         token = bot.headers["Authorization"]
         hanging.sendall(f"GET /api/StartRun/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\n\r\n".encode())
         until(lambda: not sandbox.faults())
-        began = time.monotonic()
         sandbox.close()
-        assert time.monotonic() - began < 2
         assert idle.recv(1) == b""
         with pytest.raises(ConnectionRefusedError):
             connect(sandbox)
