@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import attrs
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.table import age, columns, duration, or_dash
-from anymate_guard._commands.terminal import Paint, fitted, say, sign
+from anymate_guard._commands.terminal import Paint, say, sign
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
@@ -239,4 +240,4 @@ def _print(items: Sequence[Item]) -> None:
         for item, line in zip(mine, lines, strict=True):
             print(line.replace(item.state, paint(item.state, _COLOURS[item.state]), 1))
             if item.row.reason:
-                print(fitted(item.row.reason, sys.stdout, "    "))
+                print(textwrap.fill(item.row.reason, 79, initial_indent="    ", subsequent_indent="    "))

@@ -168,7 +168,7 @@ def test_colours(environ: dict[str, str], *, coloured: bool) -> None:
         try:
             url = next(line for line in terminal if "serves" in line).split()[7]
             ask(url, "/sandbox/faults")
-            line = next(terminal)
+            line = next(line for line in terminal if "GET" in line)
         finally:
             process.terminate()
             process.wait(TIMEOUT)
