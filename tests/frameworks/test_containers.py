@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import INSIDE, LIMIT, WAIT, done, finished, journaled, runs, started, until
+from .support import INSIDE, LIMIT, PLACES, WAIT, done, finished, journaled, runs, started, until
 
+PAGE = PLACES / "containers.md"
 USER = ("unshare", "--user", "--map-user=54321", "--map-group=2000", "env", "--unset=HOME", "--unset=XDG_STATE_HOME")
 MOUNTS = ("unshare", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec")
 INIT = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -140,6 +144,43 @@ def test_a_group_s_volume(sandbox: Sandbox, tmp_path: Path) -> None:
         bot.kill()
     assert done(*USER, *_bot(), ANYMATE_STATE_DIR=str(volume)) == ""
     assert runs(sandbox) == [("k", 6, None)]
+
+
+def _pod(manifest: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pod of a manifest of the page, and the one container in it."""
+    pattern = rf"^```yaml\n# {manifest}\n(.*?)^```$"
+    (text,) = re.findall(pattern, PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    pod = yaml.safe_load(text)["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+def test_the_manifests(sandbox: Sandbox) -> None:
+    """What the page's bot had recorded when it was killed is credited by the page's job for queues that are idle."""
+    (pod, bot), (other, job) = _pod("cronjob.yaml"), _pod("deliver.yaml")
+    for what in ("securityContext", "volumes"):  # a journal is believed by its own user only
+        assert pod[what] == other[what]
+    for what in ("env", "volumeMounts", "envFrom", "image"):
+        assert bot[what] == job[what]
+    ((env,), (mount,)) = bot["env"], bot["volumeMounts"]
+    folder, user = Path(mount["mountPath"]), pod["securityContext"]
+    assert env == {"name": "ANYMATE_STATE_DIR", "value": str(folder)}
+    assert bot["securityContext"]["readOnlyRootFilesystem"]
+    Path("bot.py").write_text(WAITING.replace('"inside', f'"{folder}/inside'), encoding="utf-8")
+    output = done(
+        *MOUNTS,
+        f"mount -t tmpfs none {folder.parent}; mkdir {folder}; mount -o remount,bind,ro /\n"
+        f"user='unshare --user --map-user={user['runAsUser']} --map-group={user['runAsGroup']} env --unset=HOME'\n"
+        f'$user "$1" bot.py & until [ -e {folder}/inside ]; do sleep 0.02; done\n'
+        """until $user anymate-guard journal --json | grep -q '"entries": 3'; do :; done\n"""
+        # Again and again, as the page's job: nobody is called dead in the first second of a new volume.
+        f"kill -9 $!; wait || true; until $user {' '.join(job['command'])}; do sleep 0.5; done",
+        "sh",
+        sys.executable,
+        ANYMATE_STATE_DIR=str(folder),
+    )
+    assert runs(sandbox) == [("k", 3, None)]
+    assert "anymate.journal" not in output
 
 
 def test_no_proc(sandbox: Sandbox) -> None:
