@@ -71,7 +71,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Want a guard's row to be in the file, with what it has recorded at each look."""
         with self._lock:
-            entry.row = entry.row.but(owner=self.owner.id, began=(now := time.time()), recorded=now)
+            entry.row = entry.row.but(owner=self.owner.id)
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
@@ -277,6 +277,7 @@ class Journal:
             if row is None:
                 rows.drop(number, self.owner.id)
             elif number not in self._written:
+                row = row if row.began else self._entries[number].begin()
                 rows.put(row)
             elif not rows.makes_sense(number):
                 rows.put(row)  # somebody made a mess of it

@@ -161,6 +161,12 @@ class Entry:
             self.row = self.row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
         return self.row
 
+    def begin(self) -> Row:
+        """Note when it is written first, which is not before the file with the locks is there."""
+        now = time.time()
+        self.row = self.row.but(began=now, recorded=now)
+        return self.row
+
     def begin_anew(self, taken: Row) -> Row:
         """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
         self.taken = (self.taken[0] + (taken.entries or 0), self.taken[1] + (taken.nanoseconds or 0))
