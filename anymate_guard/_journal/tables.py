@@ -29,7 +29,7 @@ _MARKS = ", ".join("?" * len(Row._fields))
 _READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
 _FIRST = f"{_READ} ORDER BY owner = 0, state <> 'refused', began LIMIT ?"
 _BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ? LIMIT ?"
-_OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused'"
+_OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused' ORDER BY began"
 _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
     AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
@@ -64,7 +64,7 @@ class Tables:
         self._connection = connection
 
     def of_process(self, address: str, process_key: str) -> list[Row]:
-        """The rows of a process, but for refused ones."""
+        """The rows of a process, but for refused ones, oldest first."""
         return self._rows(_OF_PROCESS, (address, process_key))
 
     def abandoned(self, address: str, username: str, most: int) -> list[Row]:
