@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -146,6 +147,16 @@ def variable(name: str) -> str:
 def process_key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
     """The process key for a guard that names none."""
     return environ.get(variable("process_key"))
+
+
+def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The authorities whose certificates are trusted, by the variables of requests; None for its own."""
+    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
+
+
+def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether there may be a proxy: Windows and macOS have settings of their own for that."""
+    return sys.platform in {"win32", "darwin"} or any(name.lower().endswith("_proxy") for name in environ)
 
 
 def check_process_key(key: object, source: str = "process_key") -> str:

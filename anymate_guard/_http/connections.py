@@ -5,33 +5,28 @@ from __future__ import annotations
 import contextlib
 import functools
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Url, parse_url, ssl_wrap_socket
-from urllib3.util.connection import create_connection
-from urllib3.util.ssl_ import create_urllib3_context
+from typing import Any
+from urllib.parse import SplitResult, quote, urlsplit
 
 from anymate_guard._http.deadline_socket import DeadlineSocket, Patience
 from anymate_guard._http.exchange import Connection
 from anymate_guard._http.messages import Answer, Request
+from anymate_guard._process.fork import importing
 from anymate_guard._process.locks import Lock
+from anymate_guard._settings import ca_bundle, may_have_proxies
 from anymate_guard.errors import ConfigurationError
 
-_utils: Any = requests.utils  # not all of requests is typed
 _PORTS = {"http": 80, "https": 443}
-_NO_DELAY: list[tuple[int, int, int | bytes]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+_AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # in a path, for requests
 
 
 class Connections:
     """The connections to all addresses; safe to share between threads, not across a fork."""
 
     def __init__(self) -> None:
-        self._session = requests.Session()  # for its reading of the environment
-        self._adapter: Any = HTTPAdapter()
         self._context = functools.cache(_context)
         self._making = Lock()
         self._routes: dict[str, Route] = {}
@@ -54,16 +49,14 @@ class Connections:
         return route
 
     def _new_route(self, base: str) -> Route:
-        request = requests.Request("GET", base).prepare()
-        target = parse_url(request.url or "")
-        settings = self._session.merge_environment_settings(request.url or "", {}, None, None, None)
-        name = _utils.select_proxy(request.url or "", settings["proxies"])
-        proxy = _checked(target, parse_url(_utils.prepend_scheme_if_needed(name, "http"))) if name else None
-        context = None
-        if "https" in {target.scheme, proxy and proxy.scheme}:
-            context = self._context(settings["verify"])
-        prefix = self._adapter.request_url(request, settings["proxies"]).rstrip("/")
-        proxy_headers = self._adapter.proxy_headers(name) if name else {}
+        target = urlsplit(base)
+        proxy, proxy_headers = _proxy(base) if may_have_proxies() else (None, {})
+        if proxy is not None:
+            _check(target, proxy)
+        context = self._context(ca_bundle()) if "https" in {target.scheme, proxy and proxy.scheme} else None
+        prefix = quote(target.path, safe=_AS_IT_IS)
+        if proxy is not None and target.scheme == "http":
+            prefix = f"http://{_netloc(target)}{prefix}"
         return Route(target, prefix, context, proxy, proxy_headers)
 
 
@@ -79,7 +72,12 @@ class Route:
     """
 
     def __init__(
-        self, target: Url, prefix: str, context: Any, proxy: Url | None, proxy_headers: Mapping[str, str]
+        self,
+        target: SplitResult,
+        prefix: str,
+        context: Any,
+        proxy: SplitResult | None,
+        proxy_headers: Mapping[str, str],
     ) -> None:
         self._target = target
         self._prefix = prefix
@@ -88,7 +86,7 @@ class Route:
         self._proxy_headers = proxy_headers
         self._secure = target.scheme == "https"
         self._tunnelled = self._secure and proxy is not None
-        self._headers = {"Host": target.netloc or "", **({} if self._tunnelled else proxy_headers)}
+        self._headers = {"Host": _netloc(target), **({} if self._tunnelled else proxy_headers)}
         self._idle: list[Connection] = []
 
     def connection(self, patience: Patience) -> Connection:
@@ -127,7 +125,7 @@ class Route:
             if self._tunnelled:
                 self._open_tunnel(Connection(sock, patience))
             if self._secure and secure_proxy:
-                return Connection(self._tls(self._target)(sock, tls_in_tls=True), patience)
+                return Connection(self._tls_in_tls(sock), patience)
             if self._secure:
                 sock.secure(self._tls(self._target))
         except BaseException:
@@ -135,53 +133,92 @@ class Route:
             raise
         return Connection(sock, patience)
 
-    def _tls(self, end: Url) -> Callable[..., Any]:
-        name = (end.host or "").strip("[]").rstrip(".")
-        return functools.partial(ssl_wrap_socket, server_hostname=name, ssl_context=self._context)
+    def _tls(self, end: SplitResult) -> Callable[..., Any]:
+        return functools.partial(self._context.wrap_socket, server_hostname=_host(end).rstrip("."))
+
+    def _tls_in_tls(self, sock: DeadlineSocket) -> Any:
+        with importing():
+            from urllib3.util.ssltransport import SSLTransport  # half of what a short bot needs to import
+
+        return SSLTransport(sock, self._context, _host(self._target).rstrip("."))  # type: ignore[arg-type]  # as a socket
 
     def _open_tunnel(self, connection: Connection) -> None:
-        end = f"{self._target.host}:{_port(self._target)}"
+        end = f"{_host(self._target)}:{_port(self._target)}"
         answer = connection.ask("CONNECT", end, {"Host": end, **self._proxy_headers})
         if answer.status >= 300:
             raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
 
 
-def _checked(target: Url, proxy: Url) -> Url:
-    if proxy.scheme in _PORTS and proxy.host:
-        return proxy
-    shown = Url(proxy.scheme, host=proxy.host, port=proxy.port).url
+def _proxy(base: str) -> tuple[SplitResult | None, dict[str, str]]:
+    """The proxy on the way to an address, and what it wants to be told: as requests reads the environment."""
+    with importing():
+        import requests  # where there is no proxy, not needed: it takes a short bot's time again
+        from requests.adapters import HTTPAdapter
+
+    utils: Any = requests.utils  # not all of requests is typed
+    name = utils.select_proxy(base, utils.get_environ_proxies(base))
+    if not name:
+        return None, {}
+    adapter: Any = HTTPAdapter()
+    return urlsplit(utils.prepend_scheme_if_needed(name, "http")), adapter.proxy_headers(name)
+
+
+def _check(target: SplitResult, proxy: SplitResult) -> None:
+    with contextlib.suppress(ValueError):  # a port that is none
+        if proxy.scheme in _PORTS and proxy.hostname and _port(proxy):
+            return
+    shown = f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}"
     problem = (
-        f"{(target.scheme or '').upper()}_PROXY or ALL_PROXY: {shown!r} can't be used, only an http or https proxy can "
-        f"(with SOCKS nothing would bound the waits); set another one, or name {target.host} in NO_PROXY"
+        f"{target.scheme.upper()}_PROXY or ALL_PROXY: {shown!r} can't be used, only an http or https proxy can "
+        f"(with SOCKS nothing would bound the waits); set another one, or name {target.hostname} in NO_PROXY"
     )
     raise ConfigurationError([problem])
 
 
-def _reached(end: Url, patience: Patience) -> DeadlineSocket:
+def _reached(end: SplitResult, patience: Patience) -> DeadlineSocket:
     """Connect to one of a host's addresses; each gets its share of the time that is left."""
-    addresses = socket.getaddrinfo((end.host or "").strip("[]"), _port(end), 0, socket.SOCK_STREAM)
-    failure = OSError(f"{end.host} has no address")
-    for tried, (*_, address) in enumerate(addresses):
+    addresses = socket.getaddrinfo(_host(end), _port(end), 0, socket.SOCK_STREAM)
+    failure = OSError(f"{end.hostname} has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         share = patience.seconds(waits=len(addresses) - tried)
+        sock = None
         try:
-            sock = create_connection((str(address[0]), _port(end)), share, socket_options=_NO_DELAY)
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(share)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(address)
         except OSError as error:
             failure = error
+            if sock is not None:
+                sock.close()
         else:
             return DeadlineSocket(sock, patience)
     raise failure
 
 
-def _port(end: Url) -> int:
-    return end.port or _PORTS[end.scheme or ""]
+def _host(end: SplitResult) -> str:
+    host = end.hostname or ""
+    return host if host.isascii() else host.encode("idna").decode()
 
 
-def _context(trusted: str | Literal[True]) -> Any:
-    """Read a CA bundle, a file or a folder, once for all connections: that of requests takes 10 ms."""
-    bundle = _utils.extract_zipped_paths(_utils.DEFAULT_CA_BUNDLE_PATH) if trusted is True else trusted
-    context = create_urllib3_context()
+def _port(end: SplitResult) -> int:
+    return end.port or _PORTS[end.scheme]
+
+
+def _netloc(end: SplitResult) -> str:
+    host = f"[{_host(end)}]" if ":" in _host(end) else _host(end)
+    return host if end.port is None else f"{host}:{end.port}"
+
+
+def _context(bundle: str | None) -> ssl.SSLContext:
+    """Read a CA bundle, a file or a folder, once for all connections; None takes the one that requests takes."""
+    if bundle is None:
+        with importing():
+            import certifi
+
+        bundle = certifi.where()
+    place: dict[str, Any] = {"capath" if Path(bundle).is_dir() else "cafile": bundle}
     try:
-        context.load_verify_locations(**{"capath" if Path(bundle).is_dir() else "cafile": bundle})
+        return ssl.create_default_context(**place)
     except OSError as error:
         raise OSError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {bundle} holds no certificates: {error}") from None
-    return context

@@ -37,7 +37,7 @@ def test_own_authority(
 
 def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
-    monkeypatch.setattr("requests.utils.DEFAULT_CA_BUNDLE_PATH", str(bundle))
+    monkeypatch.setattr("certifi.where", lambda: str(bundle))
     assert run(client_of(sandbox, secure.url, timeout=5)) > 0
 
 
