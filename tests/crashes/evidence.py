@@ -46,11 +46,12 @@ class Evidence:
 
     stays: list[Stay] = field(default_factory=list)
     kills: dict[int, float] = field(default_factory=dict)
+    power_cut: bool = False  # whether they were killed by that, all at once
 
     @classmethod
-    def of(cls, folder: Path) -> Evidence:
+    def of(cls, folder: Path, *, power_cut: bool = False) -> Evidence:
         """Read the notes; a process's end is the end of its stays."""
-        evidence = cls()
+        evidence = cls(power_cut=power_cut)
         for path in sorted(folder.iterdir()):
             evidence._read(path)
         for stay in evidence.stays:
@@ -84,7 +85,8 @@ class Evidence:
         """How much of it has to be credited, whatever became of its process."""
         kill = self.kills.get(stay.process)
         # Of several guards in a run, only the last one out sees that everything is in the journal at once.
-        together = [other for other in self.stays if other.process == stay.process and other.key == stay.key]
+        at_once = self.kills if self.power_cut else {stay.process}
+        together = [other for other in self.stays if other.process in at_once and other.key == stay.key]
         if kill is None or all(other.left for other in together if other.run_id in {None, stay.run_id}):
             return sum(count for _, count in stay.counted)
         return sum(count for at, count in stay.counted if at <= kill - MOST_LOST)
@@ -144,15 +146,16 @@ def observe(sandbox: Sandbox, folder: Path, mode: str, seed: str, kills: int) ->
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(bots.pid, signal.SIGKILL)
-    return Evidence.of(notes)
+    evidence = Evidence.of(notes)
+    assert [stay for stay in evidence.stays if stay.entered and stay.run_id is None] == []
+    assert rows_of(journal_at(folder / "state")) == []
+    return evidence
 
 
-def check(sandbox: Sandbox, evidence: Evidence, state: Path) -> None:
+def check(sandbox: Sandbox, evidence: Evidence) -> None:
     """Hold what Anymate has against the notes, run by run."""
     runs = sandbox.runs()
     assert [run for run in runs if not run["finished"]] == []
-    assert [stay for stay in evidence.stays if stay.entered and stay.run_id is None] == []
-    assert rows_of(journal_at(state)) == []
 
     finished = {run["runId"]: datetime.fromisoformat(run["finishedAt"] or "").timestamp() for run in runs}
     ended = [(stay.run_id, stay.end) for stay in evidence.stays if stay.run_id]
@@ -169,9 +172,9 @@ def check(sandbox: Sandbox, evidence: Evidence, state: Path) -> None:
     for run in runs:
         credited[run["processKey"]] += run["creditedEntries"] or 0
     lost = {key: (least[key], credited[key]) for key in least if credited[key] < least[key]}
-    assert lost == {}, "credited less than was counted"
+    assert lost == {}, f"credited less than was counted: {lost}"
     gained = {key: (most[key], credit) for key, credit in credited.items() if credit > most[key]}
-    assert gained == {}, "credited more than was counted"
+    assert gained == {}, f"credited more than was counted: {gained}"
 
 
 def finishes(sandbox: Sandbox, *, succeeded: bool = False) -> Counter[int]:

@@ -20,7 +20,7 @@ def test_kills(tmp_path: Path) -> None:
     """Bots killed with SIGKILL at any moment lose at most a second of counting, gain nothing, and end nobody's run."""
     with slow_sandbox(KEYS, hitches=20) as sandbox:
         evidence = observe(sandbox, tmp_path, "killed", SEED, KILLS)
-        check(sandbox, evidence, tmp_path / "state")
+        check(sandbox, evidence)
         assert set(finishes(sandbox, succeeded=True).values()) <= {1}
     # What makes this a test: many kills at each place, and much that was counted a second before them.
     assert len(evidence.kills) == KILLS

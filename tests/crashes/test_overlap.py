@@ -20,7 +20,7 @@ def test_overlap(tmp_path: Path) -> None:
     """Each run that threads and programs share is finished once, by the last one out, with exactly what all counted."""
     with slow_sandbox(SHARED_KEYS) as sandbox:
         evidence = observe(sandbox, tmp_path, "overlapping", SEED, 0)
-        check(sandbox, evidence, tmp_path / "state")
+        check(sandbox, evidence)
         run_ids = [run["runId"] for run in sandbox.runs()]
         assert finishes(sandbox) == dict.fromkeys(run_ids, 1)
     assert evidence.kills == {}  # so the two bounds that were checked are one number
@@ -35,6 +35,6 @@ def test_overlap_with_kills(tmp_path: Path) -> None:
     """Programs that die in the midst of others' runs cost the others nothing, and no run stays open."""
     with slow_sandbox(SHARED_KEYS, hitches=10) as sandbox:
         evidence = observe(sandbox, tmp_path, "overlapping", SEED, KILLS)
-        check(sandbox, evidence, tmp_path / "state")
+        check(sandbox, evidence)
         assert set(finishes(sandbox, succeeded=True).values()) <= {1}
     assert len(evidence.kills) == KILLS
