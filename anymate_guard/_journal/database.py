@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import stat
@@ -44,7 +45,8 @@ class Database:
         self._connection: Connection | None = None
         self._inode = 0
         self._durable = True
-        self._unnamed = False  # whether the file's name may not be on the disk yet
+        self._unnamed: list[Path] = []  # folders and a file whose names may not be on the disk yet
+        self._synced: object = None  # what the log looked like before it was last made durable
 
     def connect(self) -> bool:
         """See that the file that has its name now is open; True if it was opened just now.
@@ -108,21 +110,31 @@ class Database:
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
 
     def _sync(self) -> None:
-        if self._unnamed:
-            _sync_folder(self.folder)
-            self._unnamed = False
+        while self._unnamed:
+            _sync_folder(self._unnamed[-1].parent)
+            self._unnamed.pop()
         if self._durable:
             return  # each transaction was
         with contextlib.suppress(FileNotFoundError):
+            self._synced = looks = self._looks()
             log = os.open(f"{self.path}-wal", os.O_RDWR)
             try:
                 os.fsync(log)
-                size = os.fstat(log).st_size
             finally:
                 os.close(log)
-            if size > _LARGEST_LOG:
+            if looks[0] > _LARGEST_LOG:
                 with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
                     another.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def has_more(self) -> bool:
+        """Whether somebody has written since `sync`, as far as the log's size and date tell."""
+        with contextlib.suppress(FileNotFoundError):
+            return not self._durable and self._looks() != self._synced
+        return False
+
+    def _looks(self) -> tuple[int, int]:
+        status = os.stat(f"{self.path}-wal")  # noqa: PTH116  # a suffix, not a path
+        return status.st_size, status.st_mtime_ns
 
     def _move_to(self, folder: Path) -> None:
         self.folder = folder
@@ -142,14 +154,15 @@ class Database:
             self.warn(error, f"{self.path} is used instead; make the folder this user's own")
 
     def _make_in_folder(self) -> None:
+        missing = list(itertools.takewhile(lambda place: not place.exists(), (self.path, *self.path.parents)))
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_trust(self.folder.resolve(), is_folder=True)
         for path in (self.path, self.locks):
             _check_trust(path, is_folder=False)
-        if not self.path.exists():
+        if missing:
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-                self._unnamed = True
+            self._unnamed = missing
 
     def _prepare(self, connection: Connection) -> None:
         """Set up a connection, and the tables in a new file."""
@@ -235,10 +248,11 @@ def _check_trust(path: Path, *, is_folder: bool) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """See that a new name is on the disk, too."""
+    """See that a new name is on the disk, too, where that can be asked for: some filesystems know no such thing."""
     if sys.platform != "win32":
-        file = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
+        with contextlib.suppress(OSError):
+            file = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)

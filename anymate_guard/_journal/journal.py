@@ -24,6 +24,7 @@ from anymate_guard._process.owners import Owner
 T = TypeVar("T")
 
 _LOOK = 1.0  # seconds between two looks for programs that died
+_LOOKING = 0.2  # seconds for which a look waits for a locked file
 _HOUR = 3600.0
 _FORKING = 1.0  # seconds that a fork waits for who is at the file
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
@@ -149,8 +150,9 @@ class Journal:
 
     def look(self) -> None:
         """Make the file match what is wanted and recorded by now, on the disk, and be seen as alive."""
-        self.clear(0.0)
-        if self._unsynced:
+        self.clear(_LOOKING)
+        # Others that leave the run of a guard that is open here may be gone before they have seen to it themselves.
+        if self._unsynced or (self._wanted and self._database.has_more()):
             self._sync()
 
     def close(self) -> None:
@@ -195,7 +197,7 @@ class Journal:
                 except TROUBLE as error:
                     failure, remedy = error, self._database.recover(error)
             if time.monotonic() >= end:
-                if patience > 0 or not is_locked(failure):  # others may be at it for a moment
+                if patience > _LOOKING or not is_locked(failure):  # others may be at it for a moment
                     self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step

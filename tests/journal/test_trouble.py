@@ -231,6 +231,21 @@ def test_locked_for_a_moment(sandbox: Sandbox, file: Path, rows: Rows, lines: Li
     assert lines("anymate.journal_unavailable") == []
 
 
+def test_look_waits_for_a_locked_journal(
+    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at a journal that others are just writing to waits for them, so that none is missed on a busy machine."""
+    with (
+        anymate_run("a") as run,
+        closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        run.add_entries(3)
+        monkeypatch.setattr(time, "sleep", lambda _: other.in_transaction and other.execute("ROLLBACK"))
+        journal_at(folder).look()
+        assert [row.entries for row in rows()] == [3]
+
+
 def test_locked_in_the_middle(sandbox: Sandbox, file: Path, rows: Rows) -> None:
     """A finish that was delivered while the journal was locked is not delivered again."""
     sandbox.fail_next("FinishRun", delay=0.3)
