@@ -235,7 +235,7 @@ def _add_completion(commands: Commands) -> None:
 
     shells = {
         "bash": 'eval "$(anymate-guard completion bash)"',
-        "zsh": 'eval "$(anymate-guard completion zsh)"',
+        "zsh": 'eval "$(anymate-guard completion zsh)"  # after compinit',
         "fish": "anymate-guard completion fish | source",
         "powershell": "anymate-guard completion powershell | Out-String | Invoke-Expression",
     }

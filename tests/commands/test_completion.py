@@ -26,28 +26,40 @@ def _shell(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
-        ("anymate-guard jo", "anymate-guard journal "),
-        ("anymate-guard exec --report", "anymate-guard exec --report-failure "),
-        ("anymate-guard demo --log-format j", "anymate-guard demo --log-format json "),
-        ("anymate-guard journal de", "anymate-guard journal deliver "),
-        ("anymate-guard exec jobs -- mybot --report", "anymate-guard exec jobs -- mybot --report"),
-    ],
-)
-def test_bash(shell: Path, typed: str, completed: str) -> None:
-    """After the line that `completion --help` shows, Tab in bash completes commands, options and their values."""
-    (line,) = [line for line in ended("completion", "--help").stdout.splitlines() if "eval" in line and "bash" in line]
+TYPED = [
+    ("anymate-guard jo", "anymate-guard journal "),
+    ("anymate-guard exec --report", "anymate-guard exec --report-failure "),
+    ("anymate-guard demo --log-format j", "anymate-guard demo --log-format json "),
+    ("anymate-guard journal de", "anymate-guard journal deliver "),
+    ("anymate-guard exec jobs -- mybot --report", "anymate-guard exec jobs -- mybot --report"),
+]
+SHELLS = {  # how each is started without a person's own files, with this prompt
+    "bash": (["bash", "--noprofile", "--norc", "-i"], ""),
+    "zsh": (["zsh", "-f", "-i"], "autoload -Uz compinit; compinit -u; "),
+    "fish": (["setsid", "--ctty", "fish", "--no-config", "-i"], "function fish_prompt; echo -n '> '; end; "),
+}
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_tab(shell: Path, name: str) -> None:
+    """After the line that `completion --help` shows, Tab completes commands, options and their values."""
+    words, first = SHELLS[name]
+    if shutil.which(words[0]) is None or shutil.which(name) is None:
+        pytest.skip(f"needs {name}")
+    lines = [
+        line.split(maxsplit=1) for line in ended("completion", "--help").stdout.splitlines() if "guard comp" in line
+    ]
+    line = dict(line for line in lines if line[0] == name)[name].partition("  #")[0]
     path = f"{shell}{os.pathsep}{os.environ['PATH']}"
-    terminal = Screen("bash", "--noprofile", "--norc", "-i", PATH=path, PS1="> ", HOME=str(shell))
+    terminal = Screen(*words, PATH=path, PS1="> ", HOME=str(shell))
     try:
-        terminal.type(f'{line.split(maxsplit=1)[1]}; echo "rea"dy\n')
+        terminal.type(f'{first}{line.partition("  #")[0]}; echo "rea"dy\n')
         terminal.until("\nready\n>")
-        terminal.type(f"{typed}\t# here\n")
-        terminal.until("# here")
-        assert f"> {completed}# here" in terminal.lines
+        for typed, completed in TYPED:
+            terminal.type(f"{typed}\t")
+            terminal.until(f"> {completed.rstrip()}")
+            terminal.type("# here\n")
+            terminal.until(f"> {completed}# here")
     finally:
         terminal.close()
 

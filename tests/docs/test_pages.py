@@ -110,6 +110,13 @@ def test_page(sandbox: Sandbox, typed: Path, page: str) -> None:
     assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in runs] == RECORDED[page]
 
 
+@pytest.mark.parametrize("page", ["docs/places/containers.md", "docs/places/schedulers.md"])
+def test_commands_of_places(sandbox: Sandbox, typed: Path, page: str) -> None:
+    """The commands of our own that are shown where bots live work as they stand."""
+    for block in (block for block in blocks(page) if block.language == "console"):
+        run_commands(block, typed)
+
+
 def run_python(block: Block, folder: Path) -> None:
     """Write a named program to its file, and run one that has no name, which is to print nothing."""
     if block.file:
