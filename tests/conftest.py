@@ -15,6 +15,7 @@ from anymate_guard import AnymateClient
 from anymate_guard._guard import defaults
 from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of
+from tests.support.clock import Clock
 from tests.support.proxy import FaultProxy
 
 
@@ -49,9 +50,18 @@ def _proxy(sandbox: Sandbox) -> Iterator[FaultProxy]:
 
 @pytest.fixture(name="client")
 def _client(sandbox: Sandbox, proxy: FaultProxy) -> Iterator[AnymateClient]:
-    """A client that calls the sandbox by way of the proxy, with a second for each read and ten in all."""
-    with client_of(sandbox, proxy.url, timeout=1, deadline=10) as client:
+    """A patient client that calls the sandbox by way of the proxy."""
+    with client_of(sandbox, proxy.url) as client:
         yield client
+
+
+@pytest.fixture(name="clock")
+def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that our code goes by."""
+    clock = Clock()
+    for name in ("monotonic", "time", "sleep"):
+        monkeypatch.setattr(f"time.{name}", getattr(clock, name))
+    return clock
 
 
 @pytest.fixture(name="capture")

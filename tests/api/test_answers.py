@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anymate_guard import AnymateClient, AnymateGuardError, ApiError, UnreachableError
-from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of
+from tests.support.clients import client_of, one_try
 from tests.support.proxy import Exchange, FaultProxy
 
 AWKWARD = "p&a\"s's <w>\\ö/r😀d+%41;"
@@ -24,7 +23,7 @@ AWKWARD = "p&a\"s's <w>\\ö/r😀d+%41;"
 
 def ask_once(client: AnymateClient, operation: str) -> object:
     """Make one try of a call."""
-    deadline = Deadline.after(10, retry=False)
+    deadline = one_try()
     calls: dict[str, Any] = {
         "StartRun": lambda: client.start_run("invoice-intake", deadline=deadline),
         "OkToRun": lambda: client.ok_to_run("invoice-intake", deadline=deadline),
@@ -158,7 +157,7 @@ BODIES = st.binary(max_size=200) | st.dictionaries(st.sampled_from(NAMES), JSON_
 def test_any_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, status: int, body: bytes) -> None:
     """Whatever a server answers, a call gives its result or raises an error of ours that can be pickled."""
     proxy.break_next(operation, faults.says(status, b"" if status == 204 else body))
-    with client_of(sandbox, proxy.url, timeout=5, deadline=10) as client:
+    with client_of(sandbox, proxy.url) as client:
         error, result = None, None
         try:
             result = ask_once(client, "StartRun" if operation == "token" else operation)
@@ -251,7 +250,7 @@ def test_echo_in_the_frame(sandbox: Sandbox, proxy: FaultProxy, head: str) -> No
     password = sandbox.environ["ANYMATE_PASSWORD"]
     proxy.break_next("token", faults.sends(head.replace("{echo}", password).encode()))
     with client_of(sandbox, proxy.url) as client, pytest.raises(UnreachableError) as caught:
-        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        client.start_run("invoice-intake", deadline=one_try())
     assert password not in str(caught.value)
     assert ("***" in str(caught.value)) is ("chunked" not in head)  # of which http.client quotes nothing
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from anymate_guard import AnymateClient, ApiError, ConfigurationError, Kpis
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of, until
+from tests.support.clients import client_of
 from tests.support.proxy import Exchange, FaultProxy
+from tests.support.waiting import LONGEST, until
 
 KEYS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1).filter(
     lambda key: key.strip() and key not in {".", ".."}
@@ -196,7 +197,7 @@ def test_text_form(client: AnymateClient, sandbox: Sandbox) -> None:
 
 def test_without_deadline_of_its_own(sandbox: Sandbox) -> None:
     """Each call alone has the deadline of the settings."""
-    with client_of(sandbox, deadline=5) as client:
+    with client_of(sandbox) as client:
         run_id = client.start_run("invoice-intake")
         client.finish_run(run_id)
         client.failure("invoice-intake", "boom")
@@ -208,18 +209,18 @@ def test_without_deadline_of_its_own(sandbox: Sandbox) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork(sandbox: Sandbox) -> None:
     """A forked child makes connections of its own, with the token that is known, also while its parent is calling."""
-    with FaultProxy(sandbox.url) as proxy, client_of(sandbox, proxy.url, timeout=5) as client:
+    with FaultProxy(sandbox.url) as proxy, client_of(sandbox, proxy.url) as client:
         asked, go_on = threading.Event(), threading.Event()
 
         def slow(exchange: Exchange) -> None:
             asked.set()
-            go_on.wait(10)
+            go_on.wait(LONGEST)
             exchange.answer(*exchange.forward())
 
         proxy.break_next("OkToRun", slow)
         calling = threading.Thread(target=client.ok_to_run, args=["invoice-intake"])
         calling.start()
-        assert asked.wait(10)
+        assert asked.wait(LONGEST)
         client.start_run("invoice-intake")  # now one connection is in use, and one is idle
         child = os.fork()
         if child == 0:
@@ -231,7 +232,7 @@ def test_fork(sandbox: Sandbox) -> None:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
         go_on.set()
-        calling.join(10)
+        calling.join(LONGEST)
         client.start_run("invoice-intake")
         assert proxy.connections == 3
         assert proxy.calls.count("token") == 1

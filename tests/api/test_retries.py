@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from email.utils import formatdate
 
 import pytest
@@ -14,8 +13,10 @@ from anymate_guard._api.client import means_not_open
 from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of, ends_within, until
+from tests.support.clients import client_of, one_try
+from tests.support.clock import Clock
 from tests.support.proxy import Exchange, Fault, FaultProxy
+from tests.support.waiting import LONGEST, until
 
 PASSING: dict[str, Fault] = {
     **{str(status): faults.status(status) for status in (408, 429, 500, 502, 503, 504)},
@@ -31,22 +32,36 @@ PASSING: dict[str, Fault] = {
     "not UTF-8": faults.says(200, b'{"runId": "\xff"}'),
     "wrong chunks": faults.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
     "endless line": faults.sends(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n{}"),
-    "silence": faults.silence,
 }
+OPERATIONS = ("token", "StartRun", "OkToRun", "FinishRun", "Failure")
 
 
-@pytest.mark.parametrize("operation", ["token", "StartRun", "OkToRun", "FinishRun", "Failure"])
+@pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_trouble_that_passes(sandbox: Sandbox, proxy: FaultProxy, operation: str, fault: Fault) -> None:
     """Trouble that may pass is tried again, GET and POST alike, until there is an answer."""
     proxy.break_next(operation, fault)
-    with client_of(sandbox, proxy.url, timeout=0.3, deadline=10) as client:
+    call_all(client_of(sandbox, proxy.url))
+    assert proxy.calls.count(operation) == 2
+    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 2)]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_silence_that_passes(sandbox: Sandbox, proxy: FaultProxy, operation: str) -> None:
+    """A call on which nothing comes is made again after the timeout."""
+    proxy.break_next(operation, faults.silence)
+    call_all(client_of(sandbox, proxy.url, timeout=0.5))
+    assert proxy.calls.count(operation) >= 2
+    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 2)]
+
+
+def call_all(client: AnymateClient) -> None:
+    """Make each call once."""
+    with client:
         run_id = client.start_run("invoice-intake")
         client.ok_to_run("invoice-intake")
         client.finish_run(run_id, Kpis(2))
         client.failure("invoice-intake", "boom")
-    assert proxy.calls.count(operation) == 2
-    assert [(run["finished"], run["overwriteEntries"]) for run in sandbox.runs()] == [(True, 2)]
 
 
 def test_refused_connection(client: AnymateClient, proxy: FaultProxy, capture: list[dict[str, object]]) -> None:
@@ -61,7 +76,7 @@ def test_refused_connection(client: AnymateClient, proxy: FaultProxy, capture: l
     thread = threading.Thread(target=up_after_a_try)
     thread.start()
     assert client.start_run("invoice-intake") > 0
-    thread.join(10)
+    thread.join(LONGEST)
     assert capture[0]["error"] == f"{proxy.url}: ConnectionRefusedError: [Errno 111] Connection refused"
 
 
@@ -70,19 +85,16 @@ def test_one_try(client: AnymateClient, proxy: FaultProxy) -> None:
     client.ok_to_run("invoice-intake")
     proxy.break_next("StartRun", faults.status(503), times=math.inf)
     with pytest.raises(UnreachableError):
-        client.start_run("invoice-intake", deadline=Deadline.after(10, retry=False))
+        client.start_run("invoice-intake", deadline=one_try())
     assert proxy.calls.count("StartRun") == 1
 
 
-def test_waits_grow(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_grow(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> None:
     """The waits between tries double with jitter, up to 8 seconds, until no time is left for another."""
-    waits: list[float] = []
-    now = time.monotonic()
-    monkeypatch.setattr("time.monotonic", lambda: now + sum(waits))
-    monkeypatch.setattr("time.sleep", waits.append)
+    waits = clock.sleeps
     proxy.break_next("StartRun", faults.status(503), times=math.inf)
-    with client_of(sandbox, proxy.url, deadline=60) as client, pytest.raises(UnreachableError):
-        client.start_run("invoice-intake")
+    with pytest.raises(UnreachableError):
+        client.start_run("invoice-intake", deadline=Deadline.after(60))
     bounds = [min(8, 0.2 * 2**number) for number in range(len(waits))]
     assert all(bound / 2 <= wait <= bound for wait, bound in zip(waits, bounds, strict=True))
     assert 60 - 8 < sum(waits) < 60
@@ -90,27 +102,26 @@ def test_waits_grow(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("dated", [False, True])
-def test_retry_after(client: AnymateClient, proxy: FaultProxy, capture: list[dict[str, object]], dated: bool) -> None:
+def test_retry_after(
+    client: AnymateClient, proxy: FaultProxy, clock: Clock, capture: list[dict[str, object]], dated: bool
+) -> None:
     """A server's Retry-After is honoured, as seconds and as a date."""
-    header = formatdate(time.time() + 2, usegmt=True) if dated else "1"
+    header = formatdate(clock.time() + 5, usegmt=True) if dated else "4"
     proxy.break_next("StartRun", faults.status(429, Retry_After=header))
-    begun = time.monotonic()
     client.start_run("invoice-intake")
-    assert time.monotonic() - begun >= 0.9  # a date has whole seconds
-    (line,) = capture
-    wait = line["wait_s"]
-    assert isinstance(wait, float)
-    assert 0.9 <= wait <= 2.2
+    (wait,) = clock.sleeps
+    assert 4 <= wait <= 5 * 1.1  # a date has whole seconds
+    assert [line["wait_s"] for line in capture] == [round(wait, 3)]
 
 
-@pytest.mark.parametrize("header", ["9", "Fri, 04 Dec 2099 10:00:00 GMT", "9" * 400, "Sat, 05 Dec 2099 10:00:00 -0000"])
-def test_retry_after_the_deadline(client: AnymateClient, proxy: FaultProxy, header: str) -> None:
+@pytest.mark.parametrize("header", ["6", "Fri, 04 Dec 2099 10:00:00 GMT", "9" * 400, "Sat, 05 Dec 2099 10:00:00 -0000"])
+def test_retry_after_the_deadline(client: AnymateClient, proxy: FaultProxy, clock: Clock, header: str) -> None:
     """A Retry-After beyond what is left of the deadline ends the call at once."""
-    client.ok_to_run("invoice-intake")
     proxy.break_next("StartRun", faults.status(503, Retry_After=header), times=math.inf)
-    with ends_within(0), pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError):
         client.start_run("invoice-intake", deadline=Deadline.after(5))
     assert proxy.calls.count("StartRun") == 1
+    assert clock.sleeps == []
 
 
 @pytest.mark.parametrize(
@@ -126,11 +137,12 @@ def test_retry_after_the_deadline(client: AnymateClient, proxy: FaultProxy, head
         "Mon, 01 Jan 0001 00:00:00 GMT",
     ],
 )
-def test_odd_retry_after(client: AnymateClient, proxy: FaultProxy, header: str) -> None:
+def test_odd_retry_after(client: AnymateClient, proxy: FaultProxy, clock: Clock, header: str) -> None:
     """A Retry-After that makes no sense, or is over, changes nothing."""
     proxy.break_next("StartRun", faults.status(503, Retry_After=header))
-    with ends_within(0):
-        client.start_run("invoice-intake")
+    client.start_run("invoice-intake")
+    (wait,) = clock.sleeps
+    assert wait <= 0.2
 
 
 @pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 409, 410, 413, 415, 418, 422, 451, 501, 505])
@@ -165,15 +177,12 @@ def test_log_of_a_retry(client: AnymateClient, proxy: FaultProxy, capture: list[
     }
 
 
-def test_unreachable(sandbox: Sandbox, proxy: FaultProxy) -> None:
+def test_unreachable(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> None:
     """Without an answer until the deadline there is an UnreachableError that quotes what came last."""
     proxy.break_next("StartRun", faults.says(502, "<html>\n  Bad \x1b[31m gateway</html>"), times=math.inf)
-    with (
-        client_of(sandbox, proxy.url, deadline=0.5) as client,
-        ends_within(0.5),
-        pytest.raises(UnreachableError) as caught,
-    ):
+    with pytest.raises(UnreachableError) as caught:
         client.start_run("invoice-intake")
+    assert clock.ahead < LONGEST
     assert caught.value.operation == "StartRun"
     assert caught.value.reason == "HTTP 502: <html> Bad [31m gateway</html>"
     assert str(caught.value) == (
@@ -188,7 +197,7 @@ def test_reason_while_the_bot_handles_an_error(client: AnymateClient, proxy: Fau
         int("the bot's own")
     except ValueError:
         with pytest.raises(UnreachableError) as caught:
-            client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+            client.start_run("invoice-intake", deadline=one_try())
     assert caught.value.reason.endswith("ConnectionRefusedError: [Errno 111] Connection refused")
 
 
@@ -235,7 +244,7 @@ class TestFinishAgain:
     ) -> None:
         """A refusal tells whether it means that the run is not open, which the token's own refusal never does."""
         proxy.break_next(operation, fault)
-        with client_of(sandbox, proxy.url, timeout=1) as client, pytest.raises(ApiError) as caught:
+        with client_of(sandbox, proxy.url) as client, pytest.raises(ApiError) as caught:
             client.finish_run(1)
         assert means_not_open(caught.value) is expected
 
@@ -255,14 +264,16 @@ class TestFinishAgain:
             client.finish_run(run_id)
         assert (caught.value.status, caught.value.maybe_sent) == (403, True)
 
+    @pytest.mark.usefixtures("clock")
     def test_never_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
         """An error tells that nothing was sent when no connection was made."""
         run_id = client.start_run("invoice-intake")
         proxy.down()
         with pytest.raises(UnreachableError) as caught:
-            client.finish_run(run_id, deadline=Deadline.after(0.5))
+            client.finish_run(run_id)
         assert not caught.value.maybe_sent
 
+    @pytest.mark.usefixtures("clock")
     def test_maybe_sent(self, client: AnymateClient, proxy: FaultProxy) -> None:
         """An error tells that a try may have been done, also when a later one was not even sent."""
         run_id = client.start_run("invoice-intake")
@@ -273,5 +284,5 @@ class TestFinishAgain:
 
         proxy.break_next("FinishRun", down)
         with pytest.raises(UnreachableError) as caught:
-            client.finish_run(run_id, deadline=Deadline.after(1))
+            client.finish_run(run_id)
         assert caught.value.maybe_sent

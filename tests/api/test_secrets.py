@@ -17,10 +17,9 @@ from typing import Any
 import pytest
 
 from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, Settings, UnreachableError
-from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of
+from tests.support.clients import client_of, one_try
 from tests.support.forward import ForwardProxy
 from tests.support.proxy import Exchange, Fault, FaultProxy
 from tests.support.tracebacks import rendered
@@ -114,10 +113,10 @@ def test_debug_level(
         for proxy in ("", f"http://clerk:{PASSWORD}@{forward.address}"):
             monkeypatch.setenv("http_proxy", proxy)
             monkeypatch.setenv("https_proxy", proxy)
-            with client_with_secrets(sandbox, careless) as client:
+            with client_with_secrets(sandbox, careless, patience=100) as client:
                 client.start_run("invoice-intake")
-            with client_of(sandbox, "https://127.0.0.1:9", deadline=0.1) as client, pytest.raises(UnreachableError):
-                client.start_run("invoice-intake")
+            with client_of(sandbox, "https://127.0.0.1:9") as client, pytest.raises(UnreachableError):
+                client.start_run("invoice-intake", deadline=one_try())
     assert [line.split()[0] for line, _ in forward.requests] == ["POST", "CONNECT"]
     assert capfd.readouterr() == ("", "")
 
@@ -194,7 +193,7 @@ def interruption_of(sandbox: Sandbox, proxy: FaultProxy, after: int) -> tuple[in
     with client_with_secrets(sandbox, proxy, patience=50) as client:
 
         def call() -> None:
-            client.start_run("invoice-intake", deadline=Deadline.after(30, retry=False))
+            client.start_run("invoice-intake", deadline=one_try())
 
         error, left = interrupted(call, after)
         call()
@@ -273,7 +272,7 @@ def test_faulthandler(sandbox: Sandbox, careless: FaultProxy, tmp_path: Path) ->
         log_in(exchange)
 
     careless.break_next("token", dump_then_log_in)
-    with client_with_secrets(sandbox, careless) as client:
+    with client_with_secrets(sandbox, careless, patience=100) as client:
         client.ok_to_run("invoice-intake")
     assert "until_answered" in dump.read_text()
     hold_no_secret(dump.read_text(), careless.tokens)

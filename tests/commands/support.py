@@ -7,16 +7,13 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
-T = TypeVar("T")
-
-TIMEOUT = 60
 COMMAND = (sys.executable, "-m", "anymate_guard")
 
 
@@ -28,7 +25,7 @@ def ended(*arguments: str | os.PathLike[str], stdin: str = "", **environ: str) -
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **environ},
         capture_output=True,
         encoding="utf-8",
-        timeout=TIMEOUT,
+        timeout=LONGEST,
         check=False,
     )
 
@@ -50,15 +47,6 @@ def started(*arguments: str | os.PathLike[str], **environ: str) -> Iterator[subp
             yield process
         finally:
             process.kill()
-
-
-def until(look: Callable[[], T]) -> T:
-    """Look again and again until there is something to see."""
-    end = time.monotonic() + TIMEOUT
-    while not (seen := look()):
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.01)
-    return seen
 
 
 def journal(**environ: str) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ import pytest
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.proxy import Fault, FaultProxy
+from tests.support.waiting import LONGEST
 
-from .support import COMMAND, TIMEOUT, ended, journal
+from .support import COMMAND, ended, journal
 
 WRONG_LOGIN = "credentials: token was refused by Anymate (HTTP 400): check"
 
@@ -347,7 +348,7 @@ def test_closed_output(sandbox: Sandbox) -> None:
         done = subprocess.run(
             ["sh", "-c", 'exec env "$@" >&-', "sh", environ, *COMMAND, "check"],
             capture_output=True,
-            timeout=TIMEOUT,
+            timeout=LONGEST,
             check=False,
         )
         assert (done.returncode, done.stderr) == (code, b"")

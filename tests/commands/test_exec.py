@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST, until
 
-from .support import COMMAND, TIMEOUT, ended, journal, recorded, started, until
+from .support import COMMAND, ended, journal, recorded, started
 
 
 def run(script: str, *options: str, key: str = "jobs", **environ: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +71,7 @@ def test_streams_are_the_commands_own(sandbox: Sandbox) -> None:
         [*COMMAND, "exec", "jobs", "--", sys.executable, "-X", "utf8", "-c", copy],
         input=given,
         capture_output=True,
-        timeout=TIMEOUT,
+        timeout=LONGEST,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, given, "ærr".encode())
@@ -225,7 +226,7 @@ def test_no_place_for_kpis(sandbox: Sandbox) -> None:
         [sys.executable, "-c", program, *command],
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
+        timeout=LONGEST,
         check=False,
     )
     assert done.returncode == 3

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from anymate_guard import Run
 from anymate_guard._commands.exec.kpi_file import kpi_file, kpis_of
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST, until
 
-from .support import TIMEOUT, ended, journal, recorded, started, until
+from .support import ended, journal, recorded, started
 
 WRITTEN_OVER = "anymate-guard exec: ANYMATE_KPI_FILE was overwritten or replaced, so KPIs may be missing"
 
@@ -57,7 +58,7 @@ def test_overwritten_step_by_step(sandbox: Sandbox) -> None:
             until(lambda total=total: [row for row in journal() if row["entries"] == total])  # type: ignore[misc]
             process.stdin.write("go on\n")
             process.stdin.flush()
-        _, err = process.communicate(timeout=TIMEOUT)
+        _, err = process.communicate(timeout=LONGEST)
     assert err.count(WRITTEN_OVER) == 1
     assert recorded(sandbox) == [(58, None)]
 
@@ -173,6 +174,6 @@ def test_record_is_quick() -> None:
     # Without coverage, which imports sqlite3 itself.
     environ = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True, env=environ
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=True, env=environ
     )
     assert done.stdout == "set()\n"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
-from .support import COMMAND, TIMEOUT, ended, recorded, started
+from .support import COMMAND, ended, recorded, started
 
 
 def run(script: str, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -73,12 +74,12 @@ def test_last_words_that_nobody_reads(sandbox: Sandbox) -> None:
     """A stderr that is closed, or whose reader has left, keeps the command neither from its work nor from its end."""
     script = "yes no | head -n 300000 >&2; exit 3"
     command = [*COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c", script]
-    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], timeout=TIMEOUT, check=False)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *command], timeout=LONGEST, check=False)
     assert closed.returncode == 3
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         process.stderr.close()
-        assert process.wait(TIMEOUT) == 3
+        assert process.wait(LONGEST) == 3
     assert [message.count("\nno") for message in reported(sandbox)] == [9, 9]
 
 
@@ -88,7 +89,7 @@ def test_verbose(sandbox: Sandbox) -> None:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert re.match(r"\d\d:\d\d:\d\d \[info     \] anymate.run_started process_key=jobs run_id=\d+$", line.rstrip())
-        process.communicate("go on\n", timeout=TIMEOUT)
+        process.communicate("go on\n", timeout=LONGEST)
     done = run("exit 3", "-v", "--log-format", "json")
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [

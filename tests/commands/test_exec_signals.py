@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST, until
 
-from .support import COMMAND, TIMEOUT, ended, journal, recorded, started, under_way, until
+from .support import COMMAND, ended, journal, recorded, started, under_way
 
 if sys.platform == "win32":
     pytest.skip("signals are another matter there", allow_module_level=True)
@@ -41,7 +42,7 @@ def test_passed_on(sandbox: Sandbox, number: signal.Signals) -> None:
             process.send_signal(number)
             assert process.stdout.readline() == f"{int(number)}\n"
         assert not sandbox.runs()[0]["finished"]
-        out, err = process.communicate("go on\n", timeout=TIMEOUT)
+        out, err = process.communicate("go on\n", timeout=LONGEST)
     assert (process.returncode, out, err) == (2, "", "")
     assert recorded(sandbox) == [(None, None)]
 
@@ -54,7 +55,7 @@ def test_command_that_it_ends(sandbox: Sandbox, number: signal.Signals) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        process.communicate(timeout=TIMEOUT)
+        process.communicate(timeout=LONGEST)
     assert process.returncode == 128 + number
     assert recorded(sandbox) == [(3, None)]
     assert sandbox.failures() == []
@@ -67,7 +68,7 @@ def test_command_that_ends_well_all_the_same(sandbox: Sandbox) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.terminate()
-        process.communicate(timeout=TIMEOUT)
+        process.communicate(timeout=LONGEST)
     assert process.returncode == 0
     assert recorded(sandbox) == [(None, None)]
 
@@ -79,7 +80,7 @@ def test_before_the_command(sandbox: Sandbox, tmp_path: Path, number: signal.Sig
     with started("exec", "jobs", "--", "touch", tmp_path / "marker") as process:
         until(lambda: under_way(sandbox, "StartRun"))
         process.send_signal(number)
-        _, err = process.communicate(timeout=TIMEOUT)
+        _, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (code, "")
     assert not (tmp_path / "marker").exists()
     assert journal() == []
@@ -92,7 +93,7 @@ def test_while_finishing(sandbox: Sandbox, number: signal.Signals) -> None:
     with started("exec", "jobs", "--", "sh", "-c", "exit 3") as process:
         until(lambda: under_way(sandbox, "FinishRun"))
         process.send_signal(number)
-        _, err = process.communicate(timeout=TIMEOUT)
+        _, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (3, "")
     assert recorded(sandbox) == [(None, None)]
 
@@ -107,7 +108,7 @@ def test_twice_while_finishing(sandbox: Sandbox) -> None:
         process.terminate()
         until(lambda: not handles(process, signal.SIGTERM))
         process.terminate()
-        process.communicate(timeout=TIMEOUT)
+        process.communicate(timeout=LONGEST)
     assert process.returncode == -signal.SIGTERM
     until(lambda: ended("journal", "deliver").returncode == 0)  # a folder that is new gives its owners a second
     assert recorded(sandbox) == [(3, None)]
@@ -133,7 +134,7 @@ def test_in_between(sandbox: Sandbox, tmp_path: Path) -> None:
         "from anymate_guard.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    done = subprocess.run([sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=TIMEOUT, check=False)
+    done = subprocess.run([sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=LONGEST, check=False)
     assert done.returncode == 143
     assert recorded(sandbox) == [(None, None)]
 
@@ -152,7 +153,7 @@ def test_ignored(sandbox: Sandbox) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGHUP)
-        process.communicate("go on\n", timeout=TIMEOUT)
+        process.communicate("go on\n", timeout=LONGEST)
     assert process.returncode == 4
     assert recorded(sandbox) == [(None, None)]
 
@@ -181,7 +182,7 @@ def test_ctrl_c_at_a_terminal(sandbox: Sandbox) -> None:
             process.terminate()
             read_until(terminal.fileno(), b"15\r\n")
             terminal.write(b"go on\n")
-            process.wait(TIMEOUT)
+            process.wait(LONGEST)
     assert process.returncode == 2
     assert recorded(sandbox) == [(None, None)]
     assert sandbox.failures() == []

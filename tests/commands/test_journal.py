@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
-from .support import ended, journal, recorded, repeated, started, under_way, until
+from .support import ended, journal, recorded, repeated, started, under_way
 
 
 def owe(sandbox: Sandbox, key: str = "jobs", entries: int = 3, **environ: str) -> None:

@@ -8,7 +8,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from .support import COMMAND, TIMEOUT, ended
+from tests.support.waiting import LONGEST
+
+from .support import COMMAND, ended
 
 
 def test_version() -> None:
@@ -25,7 +27,7 @@ def test_version_is_quick() -> None:
         "try:\n    main(['--version'])\n"
         "except SystemExit:\n    print({'requests', 'structlog', 'werkzeug'} & set(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=True)
     assert done.stdout.splitlines()[1:] == ["set()"]
 
 
@@ -49,7 +51,7 @@ def test_reader_that_leaves(sandbox: object) -> None:
         env=buffered,
         stdout=write,
         stderr=subprocess.PIPE,
-        timeout=TIMEOUT,
+        timeout=LONGEST,
         check=False,
     )
     os.close(write)
@@ -62,7 +64,7 @@ def test_closed_output(sandbox: object, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     command = ["sh", "-c", script, "sh", *COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c"]
     done = subprocess.run(
-        [*command, f"touch {marker}; echo x=1 >> $ANYMATE_KPI_FILE; exit 3"], timeout=TIMEOUT, check=False
+        [*command, f"touch {marker}; echo x=1 >> $ANYMATE_KPI_FILE; exit 3"], timeout=LONGEST, check=False
     )
     assert done.returncode == 3
     assert marker.exists()

@@ -24,15 +24,16 @@ from anymate_guard._commands import sandbox
 from anymate_guard._commands.sandbox import DEFAULT_PORT
 from anymate_guard.errors import UnreachableError
 from anymate_guard.sandbox import Sandbox, shell_lines
+from tests.support.waiting import LONGEST
 
-from .support import COMMAND, TIMEOUT, ended, started
+from .support import COMMAND, ended, started
 
 
 def exports(lines: list[str], shell: str = "sh") -> dict[str, str]:
     """The variables that a shell sets when these lines are pasted into it."""
     script = "".join(lines) + "env"
     clean = {"PATH": os.environ["PATH"]}
-    done = subprocess.run([shell, "-c", script], env=clean, capture_output=True, text=True, timeout=TIMEOUT, check=True)
+    done = subprocess.run([shell, "-c", script], env=clean, capture_output=True, text=True, timeout=LONGEST, check=True)
     variables = dict(line.split("=", 1) for line in done.stdout.splitlines())
     return {name: value for name, value in variables.items() if name.startswith("ANYMATE_")}
 
@@ -47,7 +48,7 @@ def test_serves_until_stopped(number: signal.Signals, tmp_path: Path) -> None:
         checked = ended("check", "invoice-intake", **settings, ANYMATE_STATE_DIR=str(tmp_path))
         assert checked.returncode == 0, checked.stdout
         process.send_signal(number)
-        out, err = process.communicate(timeout=TIMEOUT)
+        out, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, out) == (0, "")
     where = settings["ANYMATE_API_URL"]
     first = [line for line in err.splitlines() if line.startswith("anymate-guard")][-1]
@@ -77,7 +78,7 @@ def serving(*options: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     with started("sandbox", *options, **environ) as process:
         yield process
         process.terminate()
-        process.communicate(timeout=TIMEOUT)
+        process.communicate(timeout=LONGEST)
 
 
 def line_about(process: subprocess.Popen[str], words: str) -> str:
@@ -124,7 +125,7 @@ def test_windows_lines() -> None:
 
 def ask(url: str, path: str, method: str = "GET") -> Any:
     """Ask the sandbox."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=LONGEST)
     with contextlib.closing(connection):
         connection.request(method, path)
         return json.loads(connection.getresponse().read())
@@ -145,7 +146,7 @@ def test_access_log() -> None:
         assert re.fullmatch(r'INFO:     127\.0\.0\.1:\d+ - "GET /api/nonsense HTTP/1\.1" 404 Not Found\n', line)
         ask(url, "/sandbox/runs")
         assert line_about(process, "INFO").endswith('"GET /sandbox/runs HTTP/1.1" 200 OK\n')
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=TIMEOUT) as stranger:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=LONGEST) as stranger:
             stranger.sendall(b"GET /\x1b[31m HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert r'"GET /\x1b[31m HTTP/1.1" 404' in line_about(process, "INFO")
 
@@ -171,7 +172,7 @@ def test_colours(environ: dict[str, str], *, coloured: bool) -> None:
             line = next(line for line in terminal if "GET" in line)
         finally:
             process.terminate()
-            process.wait(TIMEOUT)
+            process.wait(LONGEST)
     request, answer = "GET /sandbox/faults HTTP/1.1", "200 OK"
     if coloured:
         assert line.startswith("\033[32mINFO\033[0m:     127.0.0.1:")
@@ -191,7 +192,7 @@ def test_no_answer_is_logged() -> None:
             {**environ, "ANYMATE_API_URL": url, "ANYMATE_AUTH_URL": url, "ANYMATE_DEADLINE": "1"}
         )
         fault = {"operation": "token", "reset": "before", "times": 100}
-        connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=LONGEST)
         with contextlib.closing(connection), AnymateClient(settings) as client:
             connection.request("POST", "/sandbox/faults", json.dumps(fault))
             assert connection.getresponse().status == 200
@@ -211,7 +212,7 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with anymate_run("invoice-intake", client=AnymateClient(Settings.from_env())) as run:
             run.add_entries(3)
             (opened,) = ask(url, "/sandbox/journal")
-            connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+            connection = HTTPConnection(urlsplit(url).netloc, timeout=LONGEST)
             with contextlib.closing(connection):
                 fault = {"operation": "FinishRun", "status": 503, "times": 1000}
                 connection.request("POST", "/sandbox/faults", json.dumps(fault))
@@ -220,7 +221,7 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (owed,) = ask(url, "/sandbox/journal")
         assert (owed["state"], owed["entries"], owed["secondsSaved"]) == ("owed", 3, None)
         assert owed["reason"].startswith("FinishRun got no usable answer from Anymate in time: HTTP 503")
-        assert 0 <= owed["age"] < TIMEOUT
+        assert 0 <= owed["age"] < LONGEST
         ask(url, "/sandbox/faults", "DELETE")
         assert ask(url, "/sandbox/journal", "POST") == {"message": "1 delivered, 0 still owed."}
         assert ask(url, "/sandbox/journal") == []
@@ -233,7 +234,7 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
     with serving("--port", "0", **state) as process, Sandbox() as gone:
         url = address(process)
         here = {**gone.environ, "ANYMATE_API_URL": url, "ANYMATE_AUTH_URL": url, **state}
-        connection = HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+        connection = HTTPConnection(urlsplit(url).netloc, timeout=LONGEST)
         with contextlib.closing(connection):
             connection.request("POST", "/sandbox/faults", json.dumps({"operation": "FinishRun", "status": 400}))
             assert connection.getresponse().status == 200
@@ -263,7 +264,7 @@ def test_without_the_extra() -> None:
         "import sys\nsys.modules['werkzeug'] = None\n"
         "from anymate_guard.__main__ import main\nsys.exit(main(['sandbox']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install 'anymate_guard[sandbox]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -15,8 +15,8 @@ import pytest
 from anymate_guard import AnymateClient, Settings
 from anymate_guard.sandbox import Sandbox
 from tests.docs.blocks import LANGUAGES, PAGES, RUN_ELSEWHERE, Block, blocks, blocks_in
+from tests.support.waiting import LONGEST
 
-TIMEOUT = 60
 SURROUNDINGS = """
 invoices = ["2026-001", "2026-002", "2026-003"]
 
@@ -75,7 +75,7 @@ def shell(script: str, folder: Path, *, together: bool = False) -> subprocess.Co
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if together else subprocess.PIPE,
         encoding="utf-8",
-        timeout=TIMEOUT,
+        timeout=LONGEST,
         check=False,
     )
 

@@ -13,6 +13,7 @@ import pytest
 import anymate_guard
 from anymate_guard import Settings
 from tests.docs.blocks import DOCS, PAGES, README, ROOT, blocks_in
+from tests.support.waiting import LONGEST
 
 PACKAGE = Path(anymate_guard.__file__).parent
 INSTALL = [
@@ -82,7 +83,7 @@ def helped(*words: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=LONGEST,
     ).stdout
 
 

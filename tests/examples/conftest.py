@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -36,7 +37,7 @@ def _example(sandbox: Sandbox, tmp_path: Path) -> Example:
             env={**kept, **settings, **more},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LONGEST,
             check=False,
         )
 

@@ -7,30 +7,21 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from distributed import Client, LocalCluster
 
+from tests.support.waiting import LONGEST, until
+
 from .conftest import EXAMPLES, Example, done, recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anymate_guard.sandbox import Sandbox
-
-LIMIT = 60  # seconds
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again until something is so."""
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.02)
 
 
 @pytest.fixture(name="cluster")
@@ -55,7 +46,7 @@ def _celery_folder(tmp_path: Path) -> Iterator[str]:
     )
     yield folder
     os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait(LIMIT)
+    worker.wait(LONGEST)
 
 
 def busy(client: Client) -> list[str]:
@@ -85,7 +76,7 @@ class Pipe:
         """Wait until nobody reads it any more."""
         poll = select.poll()
         poll.register(self.end, 0)
-        assert poll.poll(LIMIT * 1000)
+        assert poll.poll(LONGEST * 1000)
         self.close()
 
     def write(self, text: str) -> None:
@@ -107,7 +98,7 @@ def test_multiprocessing(sandbox: Sandbox, example: Example, files: list[Path]) 
 def test_multiprocessing_with_a_task_that_fails(sandbox: Sandbox, example: Example, files: list[Path]) -> None:
     """A task that fails ends the batch with its error; the run is finished all the same."""
     process = example("multiprocessing_pool.py", files[0].with_name("missing.csv"))
-    _, errors = process.communicate(timeout=LIMIT)
+    _, errors = process.communicate(timeout=LONGEST)
     assert process.returncode == 1
     assert "FileNotFoundError" in errors
     assert recorded(sandbox) == (None, None)

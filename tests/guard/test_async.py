@@ -18,7 +18,8 @@ from anymate_guard._guard import defaults, threads
 from anymate_guard._guard.driver import program
 from anymate_guard._journal.journals import all_journals
 from anymate_guard.sandbox import Sandbox
-from tests.support.clients import until as wait_until
+from tests.support.waiting import LONGEST
+from tests.support.waiting import until as wait_until
 
 
 async def until(condition: Any) -> None:
@@ -340,7 +341,7 @@ def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
     (journal,) = (one for one in all_journals() if one.path.parent == Path(os.environ["ANYMATE_STATE_DIR"]))
     closing = threading.Thread(target=close, daemon=True)
     closing.start()
-    closing.join(10)
+    closing.join(LONGEST)
     assert not closing.is_alive()
     wait_until(lambda: len(finishes(sandbox)) == 1)
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
 SYNC = """
 import atexit
@@ -46,7 +47,7 @@ atexit.register(leave)
 @pytest.mark.parametrize(("program", "said"), [(SYNC, "body ran\n"), (ASYNC, "body ran\nand failed\n")])
 def test_guard_in_an_atexit_handler(sandbox: Sandbox, program: str, said: str) -> None:
     """A guard entered when no new thread can be started any more starts and finishes its run, without a traceback."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=True)
     assert (done.stdout, done.stderr) == (said, "")
     assert [run["finished"] for run in sandbox.runs()] == [True] * said.count("\n")
 
@@ -73,5 +74,7 @@ def test_required_start_in_an_atexit_handler(sandbox: Sandbox, monkeypatch: pyte
     """What entering raises comes out where no new thread can be started, too."""
     monkeypatch.setenv("ANYMATE_DEADLINE", "0.3")
     sandbox.close()
-    done = subprocess.run([sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", UNREACHABLE], capture_output=True, text=True, timeout=LONGEST, check=True
+    )
     assert done.stdout == "no run, no work\n"

@@ -14,6 +14,7 @@ import pytest
 
 from anymate_guard import Kpis, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
 
 def test_function(sandbox: Sandbox) -> None:
@@ -235,8 +236,8 @@ def test_eight_threads(sandbox: Sandbox, first_in_is_first_out: bool) -> None:
     @anymate_run("invoice-intake")
     def work(number: int) -> int | None:
         current_run().add_entries(number)
-        inside.wait(10)
-        assert leave[number].wait(10)
+        inside.wait(LONGEST)
+        assert leave[number].wait(LONGEST)
         return current_run().run_id
 
     with ThreadPoolExecutor(8) as pool:
@@ -277,7 +278,7 @@ def test_own_keys_in_threads(sandbox: Sandbox) -> None:
     def work(number: int) -> None:
         for _ in range(5):
             with anymate_run(f"process-{number}") as run:
-                inside.wait(10)
+                inside.wait(LONGEST)
                 run.merge(Kpis(number, number))
                 assert current_run() is run
 

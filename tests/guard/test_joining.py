@@ -13,7 +13,7 @@ import structlog
 
 from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
-from tests.support.clients import until
+from tests.support.waiting import LONGEST, until
 
 
 def operations(sandbox: Sandbox) -> list[str]:
@@ -178,7 +178,7 @@ def test_entering_waits_for_a_run_being_finished(sandbox: Sandbox) -> None:
     thread.start()
     with anymate_run("invoice-intake"):
         pass
-    thread.join(10)
+    thread.join(LONGEST)
     assert entered.is_set()
     assert [run["finished"] for run in sandbox.runs()] == [True, True]
 
@@ -200,7 +200,7 @@ def test_waiting_guards_start_themselves(sandbox: Sandbox) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(LONGEST)
     assert len(results) == 3
     assert all(run["finished"] for run in sandbox.runs())
 

@@ -10,8 +10,9 @@ import pytest
 from anymate_guard import UnreachableError, anymate_run
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of, ends_within
+from tests.support.clients import client_of
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import in_time
 
 
 @pytest.mark.parametrize("silent", ["token", "StartRun"])
@@ -19,7 +20,7 @@ def test_many_tasks(sandbox: Sandbox, proxy: FaultProxy, silent: str) -> None:
     """320 guards that are entered at once, while the server says nothing, are each out at their deadline."""
 
     async def enter(number: int) -> None:
-        with ends_within(2), pytest.raises(UnreachableError):
+        with in_time(), pytest.raises(UnreachableError):
             async with anymate_run(f"process-{number}", client=client, require_start=True):
                 pass
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,11 +46,3 @@ def _lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
 def _calls(sandbox: Sandbox) -> Callable[[], list[str]]:
     """What the sandbox was asked, logins left out."""
     return lambda: [str(request["operation"]) for request in sandbox.requests() if request["operation"] != "token"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again until something is so."""
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.01)

@@ -10,9 +10,9 @@ import pytest
 import trustme
 
 from anymate_guard import AnymateClient, ConfigurationError, UnreachableError, anymate_run
-from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
-from tests.support.clients import client_of, ends_within
+from tests.support.clients import client_of, one_try
+from tests.support.clock import Clock
 from tests.support.forward import ForwardProxy, certified
 from tests.support.proxy import Exchange, FaultProxy
 
@@ -31,38 +31,35 @@ def test_own_authority(
 ) -> None:
     """A company's own certificate authority is trusted by the variables of requests."""
     monkeypatch.setenv(name, str(bundle))
-    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert run(client_of(sandbox, secure.url)) > 0
     assert secure.connections == 1
 
 
 def test_usual_authorities(sandbox: Sandbox, secure: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without these variables, the authorities that come with requests are trusted."""
     monkeypatch.setattr("certifi.where", lambda: str(bundle))
-    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert run(client_of(sandbox, secure.url)) > 0
 
 
 def test_no_authorities(sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of authorities that is not there is named by the error."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
-        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        client.start_run("invoice-intake", deadline=one_try())
     assert "REQUESTS_CA_BUNDLE" in caught.value.reason
     assert "gone.pem" in caught.value.reason
 
 
 @pytest.mark.parametrize("content", ["", "no certificate"])
 def test_what_is_no_authority(
-    sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+    sandbox: Sandbox, secure: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, content: str
 ) -> None:
     """A file of authorities that holds none is named by the error, at once."""
     (tmp_path / "broken.pem").write_text(content)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "broken.pem"))
-    with (
-        client_of(sandbox, secure.url) as client,
-        ends_within(4),
-        pytest.raises(UnreachableError, match=r"broken\.pem"),
-    ):
+    with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError, match=r"broken\.pem"):
         client.start_run("invoice-intake")
+    assert clock.ahead == 0
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl names the files")
@@ -76,13 +73,14 @@ def test_folder_of_authorities(
     subject = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     (folder / f"{subject}.0").write_bytes(bundle.read_bytes())
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder))
-    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert run(client_of(sandbox, secure.url)) > 0
 
 
-def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy) -> None:
+def test_unknown_authority(sandbox: Sandbox, secure: FaultProxy, clock: Clock) -> None:
     """A certificate of nobody we know is refused at once, before anything is sent, and the error says why."""
-    with client_of(sandbox, secure.url) as client, ends_within(4), pytest.raises(UnreachableError) as caught:
+    with client_of(sandbox, secure.url) as client, pytest.raises(UnreachableError) as caught:
         client.start_run("invoice-intake")
+    assert clock.ahead == 0
     assert "certificate verify failed" in caught.value.reason
     assert secure.calls == []
     assert secure.connections == 1
@@ -95,13 +93,13 @@ def test_certificate_of_another_host(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     tls = certified(authority, "elsewhere.example")
     with FaultProxy(sandbox.url, tls=tls) as proxy, pytest.raises(UnreachableError, match="IP address mismatch"):
-        client_of(sandbox, proxy.url).start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        client_of(sandbox, proxy.url).start_run("invoice-intake", deadline=one_try())
 
 
 def test_not_sent_over_a_bad_connection(sandbox: Sandbox, secure: FaultProxy) -> None:
     """A call that failed before its request was sent is known not to have been sent."""
     with client_of(sandbox, api_url=secure.url) as client, pytest.raises(UnreachableError) as caught:
-        client.finish_run(7, deadline=Deadline.after(5, retry=False))
+        client.finish_run(7, deadline=one_try())
     assert caught.value.operation == "FinishRun"
     assert not caught.value.maybe_sent
 
@@ -109,7 +107,7 @@ def test_not_sent_over_a_bad_connection(sandbox: Sandbox, secure: FaultProxy) ->
 def test_http_by_a_proxy(sandbox: Sandbox, forward: ForwardProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """An http address is reached by way of HTTP_PROXY, with the proxy's credentials."""
     monkeypatch.setenv("http_proxy", f"http://clerk:sesame@{forward.address}")
-    assert run(client_of(sandbox, timeout=5)) > 0
+    assert run(client_of(sandbox)) > 0
     assert forward.requests == [(f"POST {sandbox.url}/connect/token HTTP/1.1", "Basic Y2xlcms6c2VzYW1l")]
 
 
@@ -119,7 +117,7 @@ def test_https_by_a_proxy(
     """An https address is reached through a tunnel of HTTPS_PROXY, with the proxy's credentials."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     monkeypatch.setenv("https_proxy", f"http://clerk:sesame@{forward.address}")
-    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert run(client_of(sandbox, secure.url)) > 0
     ((line, credentials),) = forward.requests
     assert line.startswith(f"CONNECT 127.0.0.1:{secure.port} HTTP/1.")
     assert credentials == "Basic Y2xlcms6c2VzYW1l"
@@ -135,7 +133,7 @@ def test_https_by_a_secure_proxy(
     """A proxy that is reached over TLS gives a tunnel, too, and is told its credentials."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     monkeypatch.setenv("https_proxy", f"https://clerk:sesame@{secure_forward.address}")
-    assert run(client_of(sandbox, secure.url, timeout=5)) > 0
+    assert run(client_of(sandbox, secure.url)) > 0
     assert secure_forward.requests == [(f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1", "Basic Y2xlcms6c2VzYW1l")]
 
 
@@ -157,7 +155,7 @@ def test_http_by_a_secure_proxy(
 
     for operation in ("token", "StartRun", "FinishRun"):
         proxy.break_next(operation, see)
-    assert run(client_of(sandbox, proxy.url, timeout=5)) > 0
+    assert run(client_of(sandbox, proxy.url)) > 0
     assert seen == [(f"127.0.0.1:{proxy.port}", "Basic Y2xlcms6c2VzYW1l")] * 3
     assert secure_forward.connections == 1
 
@@ -187,7 +185,7 @@ def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, m
     proxy.break_next("CONNECT", lambda exchange: exchange.answer(407), times=9)
     monkeypatch.setenv("https_proxy", proxy.url)
     with client_of(sandbox, "https://anymate.example") as client, pytest.raises(UnreachableError, match="407"):
-        client.start_run("invoice-intake", deadline=Deadline.after(5, retry=False))
+        client.start_run("invoice-intake", deadline=one_try())
 
 
 def test_not_sent_without_a_tunnel(
@@ -197,7 +195,7 @@ def test_not_sent_without_a_tunnel(
     proxy.break_next("CONNECT", lambda exchange: exchange.answer(502), times=9)
     monkeypatch.setenv("https_proxy", proxy.url)
     with client_of(sandbox, api_url=secure.url) as client, pytest.raises(UnreachableError, match="502") as caught:
-        client.finish_run(7, deadline=Deadline.after(5, retry=False))
+        client.finish_run(7, deadline=one_try())
     assert caught.value.operation == "FinishRun"
     assert not caught.value.maybe_sent
 

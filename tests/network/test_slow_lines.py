@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from anymate_guard import AnymateClient, UnreachableError
+from anymate_guard._deadline import Deadline
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
-from tests.support.clients import client_of, ends_within
+from tests.support.clients import client_of
 from tests.support.forward import ForwardProxy, SlowLine
 from tests.support.proxy import Fault, FaultProxy
+from tests.support.waiting import in_time
 
 DRIPS = [faults.silence, faults.dripped_header, faults.dripped_body]
 
@@ -29,7 +31,7 @@ class Way:
         self.lines = [SlowLine(f"127.0.0.1:{server.port}")]
         if proxy is not None:
             self.lines.append(SlowLine(proxy.address))
-        self.client = client_of(sandbox, f"https://{self.lines[0].address}", timeout=0.3, deadline=1)
+        self.client = client_of(sandbox, f"https://{self.lines[0].address}")
 
 
 @pytest.fixture(name="way", params=["direct", "http proxy", "https proxy"])
@@ -56,8 +58,8 @@ def _way(
 
 def is_over_in_time(client: AnymateClient) -> None:
     """Let a call fail within its deadline."""
-    with ends_within(1), pytest.raises(UnreachableError):
-        client.start_run("invoice-intake")
+    with in_time(), pytest.raises(UnreachableError):
+        client.start_run("invoice-intake", deadline=Deadline.after(1))
 
 
 @pytest.mark.parametrize("line", [0, -1], ids=["to the server", "to the proxy"])
@@ -99,7 +101,7 @@ def test_forwarded_answer(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     url = f"https://{secure_forward.address}" if secure_proxy else f"http://{forward.address}"
     monkeypatch.setenv("http_proxy", url)
-    with client_of(sandbox, proxy.url, timeout=0.3, deadline=1) as client:
+    with client_of(sandbox, proxy.url) as client:
         client.start_run("invoice-intake")
         proxy.break_next("StartRun", fault, times=99)
         is_over_in_time(client)

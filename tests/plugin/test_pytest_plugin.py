@@ -18,6 +18,7 @@ import anymate_guard._http.transport
 import anymate_guard._journal.contents
 import anymate_guard._lifecycle.entering
 import anymate_guard.sandbox
+from tests.support.waiting import LONGEST
 
 pytest_plugins = ["pytester"]
 
@@ -412,5 +413,5 @@ def test_costs_nothing() -> None:
         "import sys, dataclasses, datetime, typing, pytest; before = set(sys.modules); "
         f"import {PLUGIN}; print(sorted(set(sys.modules) - before))"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=LONGEST)
     assert done.stdout == "['anymate_guard', 'anymate_guard.pytest_plugin']\n"

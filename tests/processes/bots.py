@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,12 @@ from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
 # For bots that fork beside threads of their own; and on Python 3.13, which at first looks for threads only after the
 # hook that starts ours again (python/cpython#137109).
 FORK_IS_MEANT = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
 LATE_TO_LOOK = sys.version_info[:2] == (3, 13)
-LONGEST = 40.0  # seconds that anything here may take
 
 PRELUDE = """
 import asyncio, multiprocessing, os, signal, sys, threading, time
@@ -114,14 +113,6 @@ def run(text: str, **environ: str) -> tuple[int, str, str]:
     """Run a bot to its end."""
     with running(text, **environ) as bot:
         return bot.end()
-
-
-def until(condition: Callable[[], object], seconds: float = LONGEST) -> None:
-    """Look again and again until something is so."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.01)
 
 
 def asked(sandbox: Sandbox, operation: str, times: int = 1) -> Callable[[], bool]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
-from .bots import asked, finished, rows, run, running, until
+from .bots import asked, finished, rows, run, running
 
 
 @pytest.mark.parametrize(

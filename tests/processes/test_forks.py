@@ -9,8 +9,9 @@ import pytest
 
 from anymate_guard._journal.journals import close_all
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
-from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, rows, run, running
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform can't fork")
 
@@ -199,7 +200,7 @@ def test_bot_that_forks_all_the_time(sandbox: Sandbox) -> None:
         """
     with running(text) as bot:
         for least in (5, 15):
-            until(lambda least=least: [row for row, _ in rows() if (row.entries or 0) >= least], 5)  # type: ignore[misc]
+            until(lambda least=least: [row for row, _ in rows() if (row.entries or 0) >= least])  # type: ignore[misc]
         bot.send(signal.SIGKILL)
     run("with anymate_run('k'): pass")
     ((entries, _),) = finished(sandbox)

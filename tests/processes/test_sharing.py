@@ -9,8 +9,9 @@ import pytest
 from anymate_guard import UnreachableError, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
-from .bots import asked, finished, rows, run, running, until
+from .bots import asked, finished, rows, run, running
 
 BODY = """
 with anymate_run("k") as run:

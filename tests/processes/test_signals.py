@@ -14,8 +14,9 @@ import pytest
 
 from anymate_guard._process import signals
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
-from .bots import FORK_IS_MEANT, TERMINATED, asked, children, finished, rows, run, running, until
+from .bots import FORK_IS_MEANT, TERMINATED, asked, children, finished, rows, run, running
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from hypothesis import HealthCheck, settings
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
-TIMEOUT = 10
 
 # The sandbox stays the same from one example to the next, as it does for a bot.
 examples = settings(
@@ -57,7 +56,7 @@ class Bot:
     def __init__(self, sandbox: Sandbox) -> None:
         """Connect at the first request."""
         self.sandbox = sandbox
-        self.connection = http.client.HTTPConnection(urlsplit(sandbox.url).netloc, timeout=TIMEOUT)
+        self.connection = http.client.HTTPConnection(urlsplit(sandbox.url).netloc, timeout=LONGEST)
         self.headers: dict[str, str] = {}
 
     def close(self) -> None:
@@ -106,14 +105,6 @@ class Bot:
     def finish(self, run_id: int, **fields: Any) -> Answer:
         """Finish a run."""
         return self.post("/api/FinishRun/", {"runId": run_id, **fields})
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again until something is so."""
-    for _ in range(100_000):
-        if condition():
-            return
-    raise AssertionError("It never came to be.")
 
 
 def ends_in_reset(client: socket.socket) -> bool:

@@ -16,8 +16,9 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 from anymate_guard.sandbox._server import Server
+from tests.support.waiting import LONGEST, until
 
-from .support import TIMEOUT, Bot, until
+from .support import Bot
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def connect(sandbox: Sandbox) -> socket.socket:
     """Open a bare connection."""
     address = urlsplit(sandbox.url)
-    return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=TIMEOUT)
+    return socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=LONGEST)
 
 
 def read_all(line: socket.socket) -> bytes:
@@ -77,7 +78,7 @@ def test_many_clients(sandbox: Sandbox, bot: Bot) -> None:
     def start() -> int:
         client = Bot(sandbox)
         client.headers = bot.headers
-        barrier.wait(TIMEOUT)
+        barrier.wait(LONGEST)
         with closing(client):
             return client.start()
 
@@ -139,7 +140,7 @@ def test_bug() -> None:
 
     server = Server(broken, 0)
     server.start()
-    with closing(HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT)) as client:
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=LONGEST)) as client:
         for _ in range(2):
             client.request("GET", "/")
             with client.getresponse() as answer:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
-from tests.support.clients import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="this is about Windows")
 
@@ -79,8 +79,8 @@ def _finished(sandbox: Sandbox) -> list[tuple[str, int | None]]:
 def test_terminate_process(sandbox: Sandbox) -> None:
     """A bot that Task Scheduler ends, which is TerminateProcess, is credited by the next one what it had recorded."""
     with subprocess.Popen([sys.executable, _write("bot.py", BOT)]) as bot:
-        until(Path("inside").exists, LIMIT)
-        until(lambda: b'"entries": 3' in _done(*COMMAND, "journal", "--json").stdout, LIMIT)
+        until(Path("inside").exists)
+        until(lambda: b'"entries": 3' in _done(*COMMAND, "journal", "--json").stdout)
         bot.terminate()
     assert [run["finished"] for run in sandbox.runs()] == [False]
     Path("go-on").touch()
@@ -92,7 +92,7 @@ def test_overlap(sandbox: Sandbox) -> None:
     """Bots that overlap in their process share its run, and the last one out finishes it with the sum."""
     _write("bot.py", BOT.replace('Path("inside")', "Path(sys.argv[1])"))
     bots = [subprocess.Popen([sys.executable, "bot.py", f"inside-{number}"]) for number in range(3)]
-    until(lambda: all(Path(f"inside-{number}").exists() for number in range(3)), LIMIT)
+    until(lambda: all(Path(f"inside-{number}").exists() for number in range(3)))
     Path("go-on").touch()
     assert [bot.wait(LIMIT) for bot in bots] == [0, 0, 0]
     assert _finished(sandbox) == [("Bücher 日本", 9)]

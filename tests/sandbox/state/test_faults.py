@@ -14,15 +14,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import LONGEST, until
 
-from ..support import TIMEOUT, Bot, ends_in_reset, until
+from ..support import Bot, ends_in_reset
 
 
 @pytest.fixture(name="line")
 def _line(sandbox: Sandbox) -> Iterator[socket.socket]:
     """Give a bare connection."""
     address = urlsplit(sandbox.url)
-    with closing(socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=TIMEOUT)) as line:
+    with closing(socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=LONGEST)) as line:
         yield line
 
 
@@ -193,7 +194,7 @@ def test_hang(sandbox: Sandbox, bot: Bot, line: socket.socket, after: bool, star
     line.setblocking(False)
     with pytest.raises(BlockingIOError):
         line.recv(1)
-    line.settimeout(TIMEOUT)
+    line.settimeout(LONGEST)
     assert bot.post("/sandbox/reset", None).status == 200
     assert ends_in_reset(line)
 
