@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reader_left(error: OSError) -> bool:
     """Whether the reader of our output, such as `head`, has gone."""
-    if sys.platform == "win32" and error.errno == errno.EINVAL:  # which is how a broken pipe is told there
-        return True
+    if sys.platform == "win32":
+        return isinstance(error, BrokenPipeError) or error.errno == errno.EINVAL
     return isinstance(error, BrokenPipeError)
 
 

@@ -27,7 +27,3 @@ class Deadline:
     def left(self) -> float:
         """Seconds until the end, negative after it."""
         return self.at - time.monotonic()
-
-    def within(self, seconds: float, *, retry: bool = True) -> Deadline:
-        """The earlier one of this deadline and one in that many seconds."""
-        return Deadline(min(self.at, time.monotonic() + seconds), self.retry and retry)

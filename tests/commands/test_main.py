@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
+from anymate_guard.__main__ import main
 from tests.support.waiting import LONGEST
 
 from .support import COMMAND, ended
@@ -56,6 +62,24 @@ def test_reader_that_leaves(sandbox: object) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_output_that_cannot_be_written(sandbox: object) -> None:
+    """Where its output can't be written, a command fails and says why."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "journal"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONGEST, check=False
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_output_into_a_text(sandbox: object) -> None:
+    """A program can run a command itself, and take its output as text."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(["journal", "--json"]) == 0
+    assert json.loads(output.getvalue()) == []
 
 
 def test_closed_output(sandbox: object, tmp_path: Path) -> None:
