@@ -7,6 +7,7 @@ import http.client
 import io
 import logging
 import math
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -276,6 +277,28 @@ def test_faulthandler(sandbox: Sandbox, careless: FaultProxy, tmp_path: Path) ->
         client.ok_to_run("invoice-intake")
     assert "until_answered" in dump.read_text()
     hold_no_secret(dump.read_text(), careless.tokens)
+
+
+def test_cause_of_an_interruption(sandbox: Sandbox, careless: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an interruption says that it comes from shows no frame of a call either."""
+
+    def interrupt(*_: object, **__: object) -> None:
+        try:
+            int("its cause")
+        except ValueError as error:
+            cause = error
+        try:
+            int("meanwhile")
+        except ValueError:
+            raise KeyboardInterrupt from cause
+
+    monkeypatch.setattr(socket, "getaddrinfo", interrupt)
+    with client_with_secrets(sandbox, careless) as client:
+        error = error_of(client, "StartRun")
+    assert isinstance(error, KeyboardInterrupt)
+    assert isinstance(error.__cause__, ValueError)
+    assert error.__cause__.__traceback__ is None
+    hold_no_secret(rendered(error), careless.tokens)
 
 
 def test_outer_exception_keeps_its_traceback(sandbox: Sandbox, careless: FaultProxy) -> None:
