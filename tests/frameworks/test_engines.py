@@ -45,6 +45,12 @@ def test_apscheduler_is_killed(sandbox: Sandbox) -> None:
     assert runs(sandbox) == [("invoice-intake", 4, None)]
 
 
+def test_cron(sandbox: Sandbox) -> None:
+    """A program in another language, started as cron does, is a run with the entries that it tells."""
+    done(shell=command("schedulers.md", "anymate-guard exec"))
+    assert runs(sandbox) == [("invoice-intake", 3, None)]
+
+
 @pytest.fixture(name="prefect")
 def _prefect(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow of the page, and a Prefect that has nothing but this test's folder."""
@@ -61,17 +67,31 @@ def test_prefect(sandbox: Sandbox) -> None:
     assert runs(sandbox) == [("invoice-intake", 2, 85)]
 
 
-@pytest.mark.usefixtures("prefect")
-def test_prefect_is_stopped(sandbox: Sandbox) -> None:
-    """SIGTERM unwinds a flow, and its run is finished with what was merged until then."""
+@pytest.fixture(name="waiting")
+def _waiting(prefect: None) -> None:
+    """The flow of the page, which waits once it has recorded."""
     line = "def intake(invoices: list[str]) -> None:\n"
     replace("prefect_bot.py", line, line + "    current_run().add_entries(2)\n")
     wait_after("prefect_bot.py", "    current_run().add_entries(2)\n")
+
+
+@pytest.mark.usefixtures("waiting")
+def test_prefect_is_stopped(sandbox: Sandbox) -> None:
+    """SIGTERM unwinds a flow, and its run is finished with what was merged until then."""
     with started(sys.executable, "prefect_bot.py") as bot:
         until(INSIDE.exists)
         bot.send_signal(signal.SIGTERM)
         bot.wait(60)  # its output is open still, in the server that it started
     assert runs(sandbox) == [("invoice-intake", 2, None)]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_prefect_is_killed(sandbox: Sandbox) -> None:
+    """What was merged when a flow was killed is credited by the next guard."""
+    with started(sys.executable, "prefect_bot.py"):
+        kill_inside()
+    python(AGAIN)
+    assert runs(sandbox) == [("invoice-intake", 3, None)]
 
 
 def test_robocorp(sandbox: Sandbox, page: Page) -> None:
@@ -83,10 +103,16 @@ def test_robocorp(sandbox: Sandbox, page: Page) -> None:
     assert runs(sandbox) == [("invoice-archive", 1, None), ("invoice-intake", 3, None)]
 
 
-def test_robocorp_is_stopped(sandbox: Sandbox, page: Page) -> None:
-    """SIGTERM unwinds a task, and its run is finished with what was recorded."""
+@pytest.fixture(name="robot")
+def _robot(page: Page) -> None:
+    """The robot of the page, whose first task waits once it has recorded."""
     page("rpa.md")
     wait_after("tasks.py", "current_run().add_entries(3)\n")
+
+
+@pytest.mark.usefixtures("robot")
+def test_robocorp_is_stopped(sandbox: Sandbox) -> None:
+    """SIGTERM unwinds a task, and its run is finished with what was recorded."""
     with started(shell=command("rpa.md", "python")) as bot:
         until(INSIDE.exists)
         bot.send_signal(signal.SIGTERM)
@@ -94,18 +120,11 @@ def test_robocorp_is_stopped(sandbox: Sandbox, page: Page) -> None:
     assert runs(sandbox) == [("invoice-intake", 3, None)]
 
 
-def test_a_task_object_of_robocorp(sandbox: Sandbox) -> None:
-    """`@anymate_run` above Robocorp's decorator is refused, and the message says where it stands."""
-    Path("tasks.py").write_text(
-        "from robocorp.tasks import task\n"
-        "from anymate_guard import anymate_run\n"
-        "\n"
-        "@anymate_run('invoice-intake')\n"
-        "@task\n"
-        "def intake():\n"
-        "    pass\n"
-    )
-    output = done(shell=command("rpa.md", "python"), status=1)
-    assert "TypeError: " in output
-    assert "nearest the function" in output
-    assert sandbox.requests() == []
+@pytest.mark.usefixtures("robot")
+def test_robocorp_is_killed(sandbox: Sandbox) -> None:
+    """What a task had recorded when it was killed is credited when it runs again."""
+    with started(shell=command("rpa.md", "python")):
+        kill_inside()
+    GO_ON.touch()
+    done(shell=command("rpa.md", "python"))
+    assert runs(sandbox) == [("invoice-intake", 6, None)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import Page
-from .support import INSIDE, done, journaled, python, runs, started, until
+from .support import INSIDE, done, journaled, programs, python, runs, started, until
 
+PAGE = "threads-and-signals.md"
 GEVENT = """
 from gevent import monkey
 monkey.patch_all()
@@ -82,9 +84,34 @@ greenlet.kill()
     assert sandbox.failures() == []
 
 
+def test_a_greenlet_is_stopped(sandbox: Sandbox) -> None:
+    """With the page's line for SIGTERM, a guard in a greenlet is finished when the program ends."""
+    lines = [line.strip() for line in programs(PAGE)["threads_bot.py"].splitlines() if "signal" in line]
+    Path("bot.py").write_text(
+        GEVENT
+        + "\n".join(lines)
+        + """
+
+def work():
+    with anymate_run("k") as run:
+        run.add_entries(3)
+        open("inside", "w").close()
+        gevent.sleep(60)
+
+gevent.spawn(work).join()
+"""
+    )
+    with started(sys.executable, "bot.py") as bot:
+        until(INSIDE.exists)
+        bot.send_signal(signal.SIGTERM)
+        output = bot.communicate(timeout=60)[0]
+        assert bot.returncode == 143, output
+    assert runs(sandbox) == [("k", 3, None)]
+
+
 def test_trio(sandbox: Sandbox, page: Page) -> None:
     """`with` does under trio what it does elsewhere."""
-    page("threads-and-signals.md")
+    page(PAGE)
     done(sys.executable, "trio_bot.py")
     assert runs(sandbox) == [("invoice-intake", 3, None)]
 
@@ -174,7 +201,7 @@ def test_uvloop_is_stopped(sandbox: Sandbox) -> None:
 
 def test_a_thread_is_stopped(sandbox: Sandbox, page: Page) -> None:
     """With the page's line for SIGTERM, a guard in a daemon thread is finished when the program ends."""
-    page("threads-and-signals.md")
+    page(PAGE)
     with started(sys.executable, "threads_bot.py") as bot:
         until(journaled)
         bot.send_signal(signal.SIGTERM)

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
+import textwrap
 import threading
 import urllib.request
+from collections.abc import Iterator
 
+import jupyter_client
 import nbclient
 import nbformat
+import pytest
 
 from anymate_guard.sandbox import Sandbox
 
 from .conftest import Page
-from .support import GO_ON, INSIDE, command, done, kill_inside, programs, runs, started, until, wait_after
+from .support import (
+    GO_ON,
+    INSIDE,
+    WAIT,
+    command,
+    done,
+    finished,
+    kill_inside,
+    programs,
+    python,
+    runs,
+    started,
+    until,
+    wait_after,
+)
+
+ARCHIVE = "def archive(invoices: list[str]) -> int:\n"
 
 
 def _free() -> str:
@@ -31,6 +52,12 @@ def _post(address: str, path: str, count: int) -> int:
     with urllib.request.urlopen(request, timeout=60) as answer:
         booked: int = json.load(answer)
         return booked
+
+
+def _post_in_vain(address: str, path: str, count: int) -> None:
+    """Let a web service book some invoices, which never answers."""
+    with contextlib.suppress(OSError):
+        _post(address, path, count)
 
 
 def _listens(address: str) -> bool:
@@ -54,7 +81,7 @@ def test_a_web_service(sandbox: Sandbox, page: Page) -> None:
 def test_a_web_service_is_stopped(sandbox: Sandbox, page: Page) -> None:
     """SIGTERM lets a request end, and its run is finished with all that it recorded."""
     page("web-services.md")
-    wait_after("web_bot.py", "def archive(invoices: list[str]) -> int:\n")
+    wait_after("web_bot.py", ARCHIVE)
     address = _free()
     with started(shell=command("web-services.md", "gunicorn"), BIND=address) as service:
         until(lambda: _listens(address))
@@ -69,6 +96,22 @@ def test_a_web_service_is_stopped(sandbox: Sandbox, page: Page) -> None:
     assert runs(sandbox) == [("invoice-archive", 3, None)]
 
 
+def test_a_web_service_is_killed(sandbox: Sandbox, page: Page) -> None:
+    """What a request had recorded when its worker was killed is credited by the next one."""
+    page("web-services.md")
+    wait_after("web_bot.py", f"{ARCHIVE}    current_run().add_entries(len(invoices))\n")
+    address = _free()
+    with started(shell=command("web-services.md", "gunicorn"), BIND=address):
+        until(lambda: _listens(address))
+        asking = threading.Thread(target=_post_in_vain, args=(address, "/archive", 3))
+        asking.start()
+        kill_inside()
+        asking.join()
+        GO_ON.touch()
+        assert _post(address, "/archive", 1) == 1  # by the other worker, or a new one
+    assert runs(sandbox) == [("invoice-archive", 4, None)]
+
+
 def test_a_notebook(sandbox: Sandbox) -> None:
     """A cell with a guard is a run, and so is one with `async with` at its top level."""
     cell = programs("notebooks.md")["cell.py"]
@@ -76,6 +119,34 @@ def test_a_notebook(sandbox: Sandbox) -> None:
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in (cell, other)])
     nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     assert runs(sandbox) == [("invoice-archive", 3, None), ("invoice-intake", 3, None)]
+
+
+@pytest.fixture(name="kernel")
+def _kernel() -> Iterator[jupyter_client.KernelManager]:
+    """A kernel that is busy with the cell of the page, which waits once it has recorded."""
+    manager, client = jupyter_client.manager.start_new_kernel()
+    try:
+        cell = programs("notebooks.md")["cell.py"]
+        client.execute(cell + textwrap.indent(WAIT, "    "))
+        until(INSIDE.exists)
+        yield manager
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_a_notebook_is_interrupted(sandbox: Sandbox, kernel: jupyter_client.KernelManager) -> None:
+    """A cell that is interrupted leaves its guard, and the run is finished with what was recorded."""
+    kernel.interrupt_kernel()
+    until(lambda: finished(sandbox))
+    assert runs(sandbox) == [("invoice-intake", 3, None)]
+
+
+def test_a_notebook_is_killed(sandbox: Sandbox, kernel: jupyter_client.KernelManager) -> None:
+    """What a cell had recorded when its kernel was killed is credited when the cell runs again."""
+    kill_inside()
+    python(programs("notebooks.md")["cell.py"])
+    assert runs(sandbox) == [("invoice-intake", 6, None)]
 
 
 def test_a_frozen_program(sandbox: Sandbox, page: Page) -> None:

@@ -77,20 +77,28 @@ def test_a_worker_is_stopped(sandbox: Sandbox, page: Page, broker: str, queue: s
     assert runs(sandbox) == [("invoice-intake", 3, None)]
 
 
-def test_a_task_object_of_celery(sandbox: Sandbox) -> None:
-    """`@anymate_run` above Celery's decorator is refused, and the message says where it stands."""
+TASK_OBJECTS = {
+    "celery": "import celery\napp = celery.Celery('bots')\nmade = app.task",
+    "dramatiq": (
+        "import dramatiq\nfrom dramatiq.brokers.stub import StubBroker\n"
+        "dramatiq.set_broker(StubBroker())\nmade = dramatiq.actor"
+    ),
+    "prefect": "from prefect import flow as made",
+    "robocorp": "from robocorp.tasks import task as made",
+}
+
+
+@pytest.mark.parametrize("framework", TASK_OBJECTS)
+def test_a_task_object(sandbox: Sandbox, framework: str) -> None:
+    """`@anymate_run` above the decorator that makes tasks is refused, and the message says where it stands."""
     output = python(
-        """
-import celery
-from anymate_guard import anymate_run
-
-app = celery.Celery("bots")
-
-@anymate_run("invoice-intake")
-@app.task
-def book():
-    pass
-""",
+        f"{TASK_OBJECTS[framework]}\n"
+        "from anymate_guard import anymate_run\n"
+        "\n"
+        "@anymate_run('invoice-intake')\n"
+        "@made\n"
+        "def book():\n"
+        "    pass\n",
         status=1,
     )
     assert "TypeError: " in output

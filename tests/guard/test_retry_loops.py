@@ -114,3 +114,15 @@ def test_stamina_does_not_retry_an_interrupt(sandbox: Sandbox) -> None:
     with pytest.raises(KeyboardInterrupt):
         work()
     assert (len(tries), credited(sandbox)) == (1, [None])
+
+
+def test_loop_that_gives_up(sandbox: Sandbox) -> None:
+    """What people are told of a loop that gave up names what went wrong, and not only the loop."""
+    with (
+        pytest.raises(tenacity.RetryError),
+        anymate_run("invoice-intake", report_failure=True),
+    ):
+        tenacity.retry(stop=tenacity.stop_after_attempt(2))(Flaky())()
+    (failure,) = sandbox.failures()
+    assert failure["message"].startswith("RetryError: ")
+    assert failure["message"].endswith("(caused by OSError: flaky)")

@@ -53,6 +53,25 @@ def test_trouble_of_a_bot_that_configured_nothing(sandbox: Sandbox, monkeypatch:
     assert done.stderr.count("\n") == 1
 
 
+def test_bot_that_configures_logging_late(sandbox: Sandbox) -> None:
+    """A `dictConfig` after our import, which disables all loggers that it does not name, silences no line of ours."""
+    done = run_bot("""
+        import logging.config
+        from anymate_guard import anymate_run
+        with anymate_run("invoice-intake"):
+            pass
+        logging.config.dictConfig({
+            "version": 1,
+            "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}},
+            "root": {"level": "INFO", "handlers": ["stdout"]},
+        })
+        with anymate_run("invoice-intake"):
+            pass
+    """)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["anymate.run_started", "anymate.run_finished"]
+
+
 def test_bot_on_structlog(sandbox: Sandbox) -> None:
     """A bot that configured structlog for JSON gets every line in it, and its own lines carry the run."""
     sandbox.fail_next("StartRun", status=503)
