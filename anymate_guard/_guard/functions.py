@@ -63,7 +63,7 @@ def _check(function: Callable[..., Any]) -> None:
     while isinstance(inner, functools.partial):
         inner = inner.func
     maker = getattr(inner, "__globals__", {}).get("__name__")
-    if not (inspect.isroutine(inner) or hasattr(inner, "__code__")) or maker in _MAKERS_OF_TASKS:
+    if not _is_function(inner) or maker in _MAKERS_OF_TASKS:
         raise TypeError(
             f"{function!r} is not the function itself: put @anymate_run nearest the function, below the decorator that "
             f"made this {type(inner).__name__} of it"
@@ -73,6 +73,11 @@ def _check(function: Callable[..., Any]) -> None:
         raise TypeError(
             f"{function!r} {kind}: its run would end before its body began; use `with anymate_run(...)` inside it"
         )
+
+
+def _is_function(inner: Any) -> bool:
+    """Whether it is a function, of Python or C, and no object of a class that somebody wrote for tasks or flows."""
+    return hasattr(inner, "__code__") or (inspect.isroutine(inner) and not inspect.isfunction(type(inner).__call__))
 
 
 def _ended_too_early(function: Callable[..., Any], result: Any) -> TypeError:

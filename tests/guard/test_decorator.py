@@ -8,7 +8,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 import pytest
 
@@ -159,16 +159,34 @@ def test_functions_whose_body_comes_later_are_refused(function: Callable[[], obj
         anymate_run("invoice-intake")(function)
 
 
-def test_what_is_no_function_is_refused() -> None:
-    """An object that can be called, as the tasks of Celery and Robocorp are, is refused, with what to do instead."""
+class Task:
+    """An object that can be called, as a task of Celery is."""
 
-    class Task:
-        def __call__(self) -> None: ...
+    def __call__(self) -> None:
+        """Do nothing."""
 
+
+class Flow(Task):
+    """One that a class binds as it binds its methods, as a flow of Prefect is."""
+
+    def __get__(self, instance: object, owner: type) -> Flow:
+        return self
+
+
+@pytest.mark.parametrize("made", [Task(), Flow()])
+def test_what_is_no_function_is_refused(made: Task) -> None:
+    """An object that can be called, as tasks and flows of frameworks are, is refused, with what to do instead."""
     with pytest.raises(
-        TypeError, match=r"is not the function itself: put @anymate_run nearest the function.* this Task of it"
+        TypeError, match=r"is not the function itself: put @anymate_run nearest the function.* this (Task|Flow) of it"
     ):
-        anymate_run("invoice-intake")(Task())
+        anymate_run("invoice-intake")(made)
+
+
+def test_function_that_is_cached(sandbox: Sandbox) -> None:
+    """What Python's own `functools.cache` makes of a function can be decorated."""
+    double = anymate_run("invoice-intake")(cache(lambda number: 2 * number))
+    assert [double(2), double(2)] == [4, 4]
+    assert [run["finished"] for run in sandbox.runs()] == [True, True]
 
 
 def test_function_that_returns_an_awaitable(sandbox: Sandbox) -> None:
