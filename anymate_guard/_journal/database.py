@@ -168,7 +168,8 @@ class Database:
         """Set up a connection, and the tables in a new file."""
         connection.execute("PRAGMA page_size = 1024")  # in a new file; a page is written for every change
         self._choose_mode(connection)
-        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("BEGIN" if version else "BEGIN IMMEDIATE")  # others may hold the lock of one that is made
         with connection:  # which commits, or rolls back
             self.number = number_of(connection)
 

@@ -257,14 +257,13 @@ class Journal:
             self._written.clear()
             self._unseen.clear()
             self._number = self._database.number
-        unseen = {number: row for number, row in self._unseen.items() if row is not None}
-        fresh = {row.finish for number, row in unseen.items() if not (self._wanted.get(number) or row).finish}
-        self._written.update(unseen)  # what is not there any more was taken by another program
+        # What is not there any more was taken by another program.
+        self._written.update({number: row for number, row in self._unseen.items() if row is not None})
         held = {row.id: row for row in rows.of_owner(self.owner.id)}
         for number, row in held.items():
             self._written[number] = row
             if number not in self._wanted:  # claimed by a step whose end was not seen
-                self._wanted[number] = released(row.but(finish=0) if row.finish in fresh else row)
+                self._wanted[number] = released(row)
         for number in self._written.keys() - held.keys() - self._wanted.keys():
             del self._written[number]
 

@@ -12,6 +12,7 @@ import attrs
 
 from anymate_guard._journal import rules
 from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
 from anymate_guard._lifecycle import leaving, settling
 
@@ -101,17 +102,23 @@ MUTANTS = {
         "self._database.connect()",
         faults=frozenset({"deletions", "looks"}),
     ),
-    "what another program took is written again": Mutant(
-        Journal._write_differences,
-        "elif not rows.put_mine(row, self.owner.id):",
-        "elif rows.put(row):",
+    "what another program took is recorded again": Mutant(
+        Entry.begin_anew,
+        "self.taken[0] + (taken.entries or 0)",
+        "self.taken[0]",
         faults=frozenset({"looks", "mistakes"}),
     ),
     '"not open" settles what was never sent': Mutant(
         settling._not_open,
-        "if way.claims.unsent.isdisjoint(row.id for row in finish.rows):",
+        "if way.claims.unsent.isdisjoint(finish.numbers):",
         "if True:",
         faults=frozenset({"answers", "crashes"}),
+    ),
+    "what others took of a transaction whose end was not seen is written again": Mutant(
+        Journal._compare,
+        "self._written.update({number: row for number, row in self._unseen.items() if row is not None})",
+        "pass",
+        faults=frozenset({"file"}),
     ),
     "without a journal, others in the run are not looked for": Mutant(
         leaving._finish_without_journal, "if written or occupied:", "if written:", faults=frozenset({"locks"})

@@ -81,6 +81,8 @@ def try_large(seed: int, seen: Seen) -> None:
     plans = tuple(_random_plans(rng, adopting="mistakes" not in faults))  # what is taken of an adopter gets no new run
     if "deletions" in faults:
         faults -= {"mistakes"}  # what a program took of another is known to the file only
+    if "locks" in faults:
+        faults &= {"answers", "crashes", "locks", "looks"}  # what can't be written is not known to others
     choices = Choices(budget=30, rng=rng, odds=rng.choice([0.03, 0.1, 0.3]))
     try_one(plans, choices, faults, 30, seen, f"seed {seed}")
 

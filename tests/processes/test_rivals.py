@@ -1,0 +1,311 @@
+"""Programs that could end each other's run, or forget about it, and don't."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from anymate_guard import AnymateClient, Settings, anymate_run
+from anymate_guard.sandbox import Sandbox
+from anymate_guard.sandbox._state.tokens import CREDENTIALS
+from tests.support.faults import reset_before
+from tests.support.proxy import Exchange, FaultProxy
+
+from .bots import Bot, asked, finished, rows, run, running, until
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="its bots are POSIX programs")
+
+SHORT = {"ANYMATE_DEADLINE": "2", "ANYMATE_TIMEOUT": "1"}
+OTHER = "with anymate_run('other'): pass"
+
+
+def body(entries: int, options: str = "") -> str:
+    """A bot that records, and leaves when it is told to go on."""
+    return f"""
+with anymate_run("k"{options}) as run:
+    run.add_entries({entries})
+    say("inside")
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def at_work(entries: int, **environ: str) -> Iterator[Bot]:
+    """A bot in its body, whose entries are in the journal."""
+    with running(body(entries), **environ) as bot:
+        bot.until("inside")
+        until(lambda: entries in [row.entries for row, _ in rows()])
+        yield bot
+
+
+def comes_and_goes(**environ: str) -> None:
+    """Another bot on the same process, with an entry."""
+    status, _, complaint = run("with anymate_run('k') as run: run.add_entries(1)", **environ)
+    assert status == 0, complaint
+
+
+def is_open(sandbox: Sandbox) -> bool:
+    """Whether there is one run, and it is open."""
+    return [one["finished"] for one in sandbox.runs()] == [False]
+
+
+def kill(bot: Bot) -> None:
+    """Kill a bot, and see that this is known."""
+    bot.send(signal.SIGKILL)
+    until(lambda: not any(alive for _, alive in rows()))
+
+
+def file() -> Path:
+    """The journal's file."""
+    return Path(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3")
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Another program holds the write lock."""
+    with closing(sqlite3.connect(file(), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_what_is_owed_beside_an_adopted_run(sandbox: Sandbox) -> None:
+    """A finish without a run, owed since an outage, does not end the run that a guard adopts; it gets its own."""
+    sandbox.close()
+    run("with anymate_run('k') as run: run.add_entries(3)", **SHORT)
+    sandbox.start()
+    with AnymateClient(Settings.from_env()) as client:
+        adopted = client.start_run("k")
+        with anymate_run("k", client=client, run_id=adopted) as own:
+            own.add_entries(10)
+            assert is_open(sandbox)
+    run(OTHER)
+    assert sorted(finished(sandbox), key=str) == [(10, None), (3, None), (None, None)]
+
+
+def test_dead_bot_before_adopters(sandbox: Sandbox) -> None:
+    """What a killed bot left in a run that is over is settled also where only adopters come after it."""
+    with at_work(5) as dead:
+        kill(dead)
+    with AnymateClient(Settings.from_env()) as client:
+        client.finish_run(sandbox.runs()[0]["runId"])
+        for entries in (10, 20):
+            with anymate_run("k", client=client, run_id=client.start_run("k")) as own:
+                own.add_entries(entries)
+    assert sorted(entries or 0 for entries, _ in finished(sandbox)) == [0, 5, 10, 20]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_two_mates_on_one_process(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, *, killed: bool) -> None:
+    """Bots of two mates share the run of a process: the last one out finishes it, with what a killed one left there."""
+    with at_work(10) as first:
+        monkeypatch.setitem(CREDENTIALS, "username", "second")
+        with at_work(1, ANYMATE_USERNAME="second") as second:
+            if killed:
+                first.send(signal.SIGKILL)
+                first.dead()
+            assert second.end() == (0, "", "")
+        if not killed:
+            assert is_open(sandbox)
+            assert first.end() == (0, "", "")
+    assert finished(sandbox) == [(11, None)]
+
+
+def test_finish_that_arrives_when_its_bot_is_dead(sandbox: Sandbox, proxy: FaultProxy) -> None:
+    """A finish that Anymate held while its bot was killed ends the next bot's run: that one's own gets a run anew."""
+    go_on = threading.Event()
+
+    def held(exchange: Exchange) -> None:
+        go_on.wait(40)
+        exchange.forward()
+
+    proxy.break_next("FinishRun", held)
+    slow = {"ANYMATE_API_URL": proxy.url, "ANYMATE_AUTH_URL": proxy.url}
+    with running("with anymate_run('k') as run: run.add_entries(10)", **slow) as dead:
+        until(lambda: [row.state for row, _ in rows()] == ["finishing"])
+        kill(dead)
+    proxy.break_next("FinishRun", reset_before, times=100)
+    with running(body(5), **slow) as bot:
+        bot.until("inside")
+        go_on.set()
+        until(lambda: sandbox.runs()[0]["finished"])
+        proxy.heal()
+        bot.end()
+    assert finished(sandbox) == [(10, None), (5, None)]
+
+
+def test_bot_that_entered_while_the_journal_was_locked(sandbox: Sandbox) -> None:
+    """A bot that entered while the journal was locked is known to be alive once it is not."""
+    run(OTHER)
+    with running(body(10), **SHORT) as bot:
+        with locked():
+            bot.until("inside")
+        until(lambda: [(row.entries, alive) for row, alive in rows()] == [(10, True)])
+        comes_and_goes()
+        assert not sandbox.runs()[1]["finished"]
+        bot.end()
+    assert finished(sandbox) == [(None, None), (11, None)]
+
+
+def test_failure_of_who_leaves_first(sandbox: Sandbox) -> None:
+    """A failure is reported by the last bot out of the run, after its FinishRun, which would wipe it."""
+    with at_work(10) as last:
+        text = "with anymate_run('k', report_failure=True) as run: raise ValueError('no invoices')"
+        assert "no invoices" in run(text)[2]
+        assert not asked(sandbox, "Failure")()
+        last.end()
+    assert finished(sandbox) == [(10, None)]
+    assert [one["operation"] for one in sandbox.requests()][-2:] == ["FinishRun", "Failure"]
+    assert [one["message"] for one in sandbox.failures()] == ["ValueError: no invoices"]
+
+
+def test_folder_that_is_removed_under_an_idle_bot(sandbox: Sandbox) -> None:
+    """A bot that waits in its body is seen, and keeps what it recorded, when the folder is removed and others come."""
+    with at_work(10) as idle:
+        shutil.rmtree(file().parent)
+        until(lambda: [(row.entries, alive) for row, alive in rows()] == [(10, True)])
+        comes_and_goes()
+        assert is_open(sandbox)
+        assert idle.end() == (0, "", "")
+    assert finished(sandbox) == [(11, None)]
+
+
+def test_lock_file_that_is_deleted(sandbox: Sandbox) -> None:
+    """A bot that waits in its body is not taken for dead when the lock file is deleted and others come at once."""
+    with at_work(10) as idle:
+        file().with_name("owners.lock").unlink()
+        run(OTHER)
+        comes_and_goes()
+        assert not sandbox.runs()[0]["finished"]
+        idle.end()
+    assert sorted(finished(sandbox), key=str) == [(11, None), (None, None)]
+
+
+def test_bot_that_copies_the_folder(sandbox: Sandbox) -> None:
+    """A bot that copies the journal's folder, as a backup does, is not taken for dead."""
+    text = """
+    import shutil
+    with anymate_run("k") as run:
+        run.add_entries(10)
+        shutil.copytree(os.environ["ANYMATE_STATE_DIR"], os.environ["ANYMATE_STATE_DIR"] + " copied")
+        say("inside")
+        sys.stdin.readline()
+    """
+    with running(text) as bot:
+        bot.until("inside")
+        comes_and_goes()
+        assert is_open(sandbox)
+        bot.end()
+    assert finished(sandbox) == [(11, None)]
+
+
+def test_file_that_is_damaged_under_an_idle_bot(sandbox: Sandbox) -> None:
+    """A bot that waits in its body is seen in the file that others put in the place of a damaged one."""
+    with at_work(10) as idle:
+        damaged = file().with_name("damaged")
+        damaged.write_bytes(b"no database" * 1000)
+        damaged.rename(file())
+        with running(body(1)) as other:
+            other.until("inside")
+            until(lambda: sorted(row.entries or 0 for row, alive in rows() if alive) == [1, 10])
+            other.end()
+        assert is_open(sandbox)
+        idle.end()
+    assert finished(sandbox) == [(11, None)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs to mount")
+def test_folder_by_two_names(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A bot that uses the folder by the names of two mounts, and is done with one of them, is alive by the other."""
+    first, second = Path(os.environ["ANYMATE_STATE_DIR"]), tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    text = f"""
+    import dataclasses, subprocess
+    from anymate_guard import AnymateClient, Settings
+    subprocess.run(["mount", "--bind", {str(first)!r}, {str(second)!r}], check=True)
+    with anymate_run("k") as run:
+        run.add_entries(10)
+        with AnymateClient(Settings.from_env({{**os.environ, "ANYMATE_STATE_DIR": {str(second)!r}}})) as client:
+            with anymate_run("other", client=client):
+                pass
+        say("inside")
+        sys.stdin.readline()
+    """
+    with running(text, wrapper=("unshare", "--mount")) as bot:
+        bot.until("inside")
+        comes_and_goes()
+        assert not sandbox.runs()[0]["finished"]
+        bot.end()
+    assert sorted(finished(sandbox), key=str) == [(11, None), (None, None)]
+
+
+def test_leaving_while_the_journal_is_locked(sandbox: Sandbox) -> None:
+    """A bot that can't write to the journal while it leaves forgets nobody who left before, and sends nothing twice."""
+    with at_work(10, **SHORT) as last:
+        comes_and_goes()
+        with locked():
+            assert last.end()[0] == 0
+            assert is_open(sandbox)
+    run(OTHER)
+    assert sum(entries or 0 for entries, _ in finished(sandbox)) == 11
+
+
+def test_leaving_a_live_bot_s_run_while_the_journal_is_locked(sandbox: Sandbox) -> None:
+    """A bot that enters and leaves while the journal is locked does not end the run that another one is in."""
+    with at_work(10) as live:
+        with locked():
+            comes_and_goes(**SHORT)
+            assert is_open(sandbox)
+        assert live.end() == (0, "", "")
+    assert all(one["finished"] for one in sandbox.runs())
+
+
+def test_leaving_without_a_run_while_the_journal_is_locked(sandbox: Sandbox) -> None:
+    """A bot that has no run does not start into another one's, and end it, when the journal is locked."""
+    with at_work(10) as live:
+        sandbox.fail_next("StartRun", status=503, times=100)
+        with locked(), running(body(1), **SHORT) as late:
+            late.until("inside")
+            sandbox._world.faults.reset()
+            late.end()
+            assert is_open(sandbox)
+        live.end()
+    assert finished(sandbox) == [(10, None)]
+
+
+def test_finish_without_a_run_while_the_journal_is_locked(sandbox: Sandbox) -> None:
+    """What is on the disk, without a run, is sent once, although the journal is locked while its bot leaves."""
+    sandbox.close()
+    with running(body(10), **SHORT) as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [10])
+        sandbox.start()
+        with locked():
+            assert bot.end()[0] == 0
+    run(OTHER)
+    assert sorted(finished(sandbox), key=str) == [(10, None), (None, None)]
+
+
+def test_full_disk_of_one_bot(sandbox: Sandbox) -> None:
+    """A bot that has no room to write its row does not end the run that another one is in."""
+    full = """
+    import resource
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+    with anymate_run("k") as run:
+        run.add_entries(1)
+    """
+    with at_work(10) as live:
+        assert run(full, **SHORT)[0] == 0
+        assert is_open(sandbox)
+        live.end()
+    assert finished(sandbox)[0] == (10, None)
