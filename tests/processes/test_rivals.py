@@ -18,8 +18,9 @@ from anymate_guard.sandbox import Sandbox
 from anymate_guard.sandbox._state.tokens import CREDENTIALS
 from tests.support.faults import reset_before
 from tests.support.proxy import Exchange, FaultProxy
+from tests.support.waiting import until
 
-from .bots import Bot, asked, finished, rows, run, running, until
+from .bots import Bot, asked, finished, rows, run, running
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="its bots are POSIX programs")
 

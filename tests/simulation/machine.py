@@ -137,6 +137,9 @@ class Database:
         """This model loses no power."""
         return True
 
+    def has_more(self) -> bool:
+        return False
+
     def recover(self, error: Exception) -> str:
         return str(error)
 
