@@ -96,8 +96,10 @@ class Journal:
         with self._lock:
             for number in numbers:
                 self._entries.pop(number, None)
-                if number in self._wanted:
+                if number in self._written or number in self._unseen:
                     self._wanted[number] = None
+                else:
+                    self._wanted.pop(number, None)
 
     def clear(self, patience: float) -> None:
         """Let the file follow, if that can be done soon; else it is done at the next look."""
