@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
 import os
 import sqlite3
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,14 +176,11 @@ class Database:
             self.number = number_of(connection)
 
     def _choose_mode(self, connection: Connection) -> None:
-        """Write ahead, which waits for no disk; on a filesystem that can't, make each transaction durable."""
-        try:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if is_locked(error):
-                raise
-            (mode,) = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()
+        """Write ahead, which waits for no disk; where that can't be done, make each transaction durable."""
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":
+            wanted = "WAL" if _shares_memory(self.folder) else "TRUNCATE"
+            (mode,) = connection.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
         self._durable = mode != "wal"
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # `sync` does it, so that no guard waits for it
@@ -209,6 +208,17 @@ class Database:
             except OSError as error:  # on Windows, while another program has it open
                 return f"it is damaged and could not be moved away ({error.strerror}): close the programs that use it"
         return f"it was damaged and was moved to {aside}; what it held may still be read from there"
+
+
+def _shares_memory(folder: Path) -> bool:
+    """Whether programs can share memory by a file in a folder, as they do to write ahead; not on every filesystem."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(1)
+        try:
+            mmap.mmap(file.fileno(), 1).close()
+        except OSError:
+            return False
+        return True
 
 
 def is_locked(error: Exception) -> bool:
