@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
-import attrs
 
-
-@attrs.frozen
-class Deadline:
+class Deadline(NamedTuple):
     """A point of the monotonic clock, and whether calls may be tried again until then.
 
     Attributes:

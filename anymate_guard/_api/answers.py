@@ -17,7 +17,7 @@ _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Reply:
     """An answer, read.
 

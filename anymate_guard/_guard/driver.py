@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import inspect
 import time
-from concurrent.futures import Future
 from typing import TypeVar
 
 from anymate_guard._api.client import AnymateClient
@@ -152,6 +151,8 @@ def _finish_abandoned() -> bool:
     runs = program.runs()
     for shared in runs:
         if shared.is_abandoned():
+            from concurrent.futures import Future  # 3 ms
+
             in_thread(Future(), _finish, shared)
     return bool(runs)
 

@@ -14,7 +14,7 @@ _HEADERS = {
 }
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Request:
     """What to send; its text form shows neither headers nor body, as they hold secrets.
 
@@ -38,7 +38,7 @@ class Request:
         return Request(self.method, self.base, self.path, self.body, {**self.headers, **more})  # evolve takes longer
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Answer:
     """What came back.
 

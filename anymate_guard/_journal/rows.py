@@ -174,8 +174,7 @@ class Entry:
         return self.recorded()
 
 
-@attrs.frozen
-class Finish:
+class Finish(NamedTuple):
     """One FinishRun to be sent, for rows of one run.
 
     Attributes:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
-
-import attrs
+from typing import Literal, NamedTuple
 
 from anymate_guard._journal.rows import Finish, Row, new_id
 from anymate_guard._journal.view import Claims, View
@@ -22,8 +20,7 @@ Finishes = tuple[Finish, ...]  # of one run, in the order in which they have to 
 BATCH = 32  # finishes claimed at once: others can't enter those processes meanwhile
 
 
-@attrs.frozen
-class Entered:
+class Entered(NamedTuple):
     """What an entering guard meets.
 
     Attributes:
@@ -37,8 +34,7 @@ class Entered:
     outage: bool = False
 
 
-@attrs.frozen
-class Left:
+class Left(NamedTuple):
     """What a leaving guard meets.
 
     Attributes:

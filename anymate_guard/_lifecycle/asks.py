@@ -7,9 +7,7 @@ interruption, after which it asks for what is still to be done.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any, Literal, TypeVar
-
-import attrs
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
@@ -17,8 +15,7 @@ from anymate_guard._journal.view import View
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Apply:
+class Apply(NamedTuple):
     """Apply a rule to the journal, in one transaction; the answer is what it returns.
 
     Attributes:
@@ -34,23 +31,20 @@ class Apply:
     durable: bool = False
 
 
-@attrs.frozen
-class Read:
+class Read(NamedTuple):
     """Apply a rule that changes nothing, also while somebody else writes; throws `Unavailable`."""
 
     address: str
     rule: Callable[[View], Any]
 
 
-@attrs.frozen
-class Keep:
+class Keep(NamedTuple):
     """Keep a guard's row in the journal from now on, with what it records."""
 
     entry: Entry
 
 
-@attrs.frozen
-class GiveBack:
+class GiveBack(NamedTuple):
     """Let go of rows, also where the journal can't be written now: what they hold is owed.
 
     Attributes:
@@ -62,22 +56,19 @@ class GiveBack:
     unsent: set[int]
 
 
-@attrs.frozen
-class Drop:
+class Drop(NamedTuple):
     """Delete rows that are settled, also where the journal can't be written now."""
 
     numbers: set[int]
 
 
-@attrs.frozen
-class IsWritten:
+class IsWritten(NamedTuple):
     """Ask whether the journal's file holds a row that others may send."""
 
     entry: Entry
 
 
-@attrs.frozen
-class Call:
+class Call(NamedTuple):
     """Call Anymate; throws `UnreachableError` or `ApiError`.
 
     Attributes:
@@ -93,15 +84,13 @@ class Call:
     retry: bool
 
 
-@attrs.frozen
-class Wait:
+class Wait(NamedTuple):
     """Wait for some seconds."""
 
     seconds: float
 
 
-@attrs.frozen
-class Say:
+class Say(NamedTuple):
     """Log an event."""
 
     level: Literal["info", "warning", "error"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import attrs
+from typing import Any, Literal, NamedTuple
 
 from anymate_guard._api.client import means_not_open
 from anymate_guard._journal import rules
@@ -26,8 +24,7 @@ _UNCERTAIN = "the run is closed: it may have been finished before the machine wa
 Trouble = UnreachableError | ApiError
 
 
-@attrs.frozen
-class Delivery:
+class Delivery(NamedTuple):
     """How a delivery went.
 
     Attributes:
