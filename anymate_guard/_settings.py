@@ -222,8 +222,8 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
     try:
         value = _files.credential(path, timeout).strip()
     except (OSError, ValueError) as error:
-        return _TOLD, [f"{variable(name)}_FILE: can't read {path!r}: {getattr(error, 'strerror', None) or 'not text'}"]
-    return value or _TOLD, [] if value else [f"{variable(name)}_FILE: {path!r} is empty"]
+        return _TOLD, [f"{variable(name)}_FILE: can't read '{path}': {getattr(error, 'strerror', None) or 'not text'}"]
+    return value or _TOLD, [] if value else [f"{variable(name)}_FILE: '{path}' is empty"]
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:

@@ -133,11 +133,11 @@ def read(path: Path) -> list[Row]:
         header = table.fieldnames or ()
         rows = list(table)
     except csv.Error as error:
-        raise UnusableFile(f"{str(path)!r} is not a CSV file: {error} after line {table.line_num}") from error
+        raise UnusableFile(f"'{path}' is not a CSV file: {error} after line {table.line_num}") from error
     if not header:
-        raise UnusableFile(f"{str(path)!r} is empty; its first line must be {','.join(COLUMNS)}")
+        raise UnusableFile(f"'{path}' is empty; its first line must be {','.join(COLUMNS)}")
     if missing := [column for column in COLUMNS if column not in header]:
-        raise UnusableFile(f"{str(path)!r} lacks {', '.join(missing)} in its header, the first line")
+        raise UnusableFile(f"'{path}' lacks {', '.join(missing)} in its header, the first line")
     return rows
 
 
@@ -146,12 +146,12 @@ def text_of(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UnusableFile(f"can't read {str(path)!r}: {error.strerror}") from error
+        raise UnusableFile(f"can't read '{path}': {error.strerror}") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UnusableFile(f"{str(path)!r} is not UTF-8 text in line {line}; save it in UTF-8") from error
+        raise UnusableFile(f"'{path}' is not UTF-8 text in line {line}; save it in UTF-8") from error
 
 
 def check(invoice: Invoice, seen: set[tuple[str, str]]) -> None:

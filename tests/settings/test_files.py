@@ -51,7 +51,7 @@ def test_a_pipe_that_never_ends(tmp_path: Path, *, writer: bool) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     descriptor = os.open(pipe, os.O_RDWR) if writer else None
-    assert refusal(str(pipe), "0.1") == f"ANYMATE_PASSWORD_FILE: can't read {str(pipe)!r}: it did not end in time"
+    assert refusal(str(pipe), "0.1") == f"ANYMATE_PASSWORD_FILE: can't read '{pipe}': it did not end in time"
     if descriptor is not None:
         os.close(descriptor)
 
@@ -73,7 +73,7 @@ def test_a_file_too_long(tmp_path: Path) -> None:
     long.write_text("x" * 100_000)
     endless = [] if sys.platform == "win32" else ["/dev/zero"]
     for path in (str(long), *endless):
-        assert refusal(path) == f"ANYMATE_PASSWORD_FILE: can't read {path!r}: it is longer than 65536 bytes"
+        assert refusal(path) == f"ANYMATE_PASSWORD_FILE: can't read '{path}': it is longer than 65536 bytes"
 
 
 def _raise(error: Exception) -> Callable[[], NoReturn]:

@@ -139,12 +139,12 @@ def test_bad_file(tmp_path: Path, name: str) -> None:
     gone = tmp_path / "gone"
     variable = f"{name}_FILE"
     assert problems(**{name: None, variable: str(gone)}) == (
-        f"{variable}: can't read {str(gone)!r}: No such file or directory",
+        f"{variable}: can't read '{gone}': No such file or directory",
     )
-    assert problems(**{name: None, variable: str(empty)}) == (f"{variable}: {str(empty)!r} is empty",)
-    assert problems(**{name: None, variable: str(noise)}) == (f"{variable}: can't read {str(noise)!r}: not text",)
+    assert problems(**{name: None, variable: str(empty)}) == (f"{variable}: '{empty}' is empty",)
+    assert problems(**{name: None, variable: str(noise)}) == (f"{variable}: can't read '{noise}': not text",)
     reason = "Permission denied" if sys.platform == "win32" else "Is a directory"
-    assert problems(**{name: None, variable: str(tmp_path)}) == (f"{variable}: can't read {str(tmp_path)!r}: {reason}",)
+    assert problems(**{name: None, variable: str(tmp_path)}) == (f"{variable}: can't read '{tmp_path}': {reason}",)
 
 
 def test_value_and_file(tmp_path: Path) -> None:
