@@ -20,9 +20,8 @@ from anymate_guard import anymate_run
 armed, ended = threading.Event(), threading.Event()
 
 def storm():
-    end = time.monotonic() + 3
-    while time.monotonic() < end:
-        if armed.is_set():
+    for _ in range(200):
+        if armed.wait(60):
             armed.clear()
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(random.random() / 10_000)
@@ -33,7 +32,6 @@ def look():
     while not ended.is_set():
         run.kpis
 
-interrupts = 0
 with anymate_run("k") as run:
     threads = [threading.Thread(target=target, daemon=True) for target in (storm, look)]
     for thread in threads:
@@ -46,8 +44,7 @@ with anymate_run("k") as run:
                 with run.attempt() as attempt:
                     attempt.add_entries()
         except KeyboardInterrupt:
-            interrupts += 1
-    assert interrupts > 100, interrupts
+            pass
     threads.append(threading.Thread(target=run.kpis.__repr__, daemon=True))
     threads[-1].start()
     for thread in threads:
@@ -90,7 +87,7 @@ def _python(text: str, *options: str, **environ: str) -> str:
 
 
 def test_a_storm_of_ctrl_c() -> None:
-    """Ctrl-C a hundred times while recording: nothing is held afterwards that another thread waits for."""
+    """Ctrl-C two hundred times while recording: nothing is held afterwards that another thread waits for."""
     assert _python(STORM, ANYMATE_DISABLED="1") == "free\n"
 
 
