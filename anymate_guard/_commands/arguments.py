@@ -140,7 +140,7 @@ def _add_exec(commands: Commands) -> None:
         help="when Anymate's default may stand for a KPI that was not recorded (default: always)",
     )
     loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing of trouble that can wait")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="keep quiet about trouble that can wait")
     loudness.add_argument("-v", "--verbose", action="store_true", help="print the guard's log lines as they come")
     _add_log_format(parser)
     parser.set_defaults(run=run)
@@ -168,7 +168,7 @@ def _add_record(commands: Commands) -> None:
 
         return record(options.kpis)
 
-    text = "add to the KPIs of the run, in a command that `exec` guards"
+    text = "add to the KPIs of the run, from a command that `exec` guards"
     parser = commands.add_parser("record", help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("kpis", nargs="+", metavar="KPI", help="entries=3 or seconds_saved=12.5; they add up")
     parser.set_defaults(run=run)
@@ -180,7 +180,7 @@ def _add_check(commands: Commands) -> None:
 
         return check(options.process_key, as_json=options.json)
 
-    parser = commands.add_parser("check", help="tell whether the settings are right; starts no run")
+    parser = commands.add_parser("check", help="check the settings, and what Anymate says to them; starts no run")
     parser.add_argument("process_key", nargs="?", metavar="PROCESS_KEY", help="default: ANYMATE_PROCESS_KEY")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -241,7 +241,7 @@ def _add_completion(commands: Commands) -> None:
     }
     parser = commands.add_parser(
         "completion",
-        help="print what makes a shell complete commands and options",
+        help="print the script for completion in a shell",
         description="Add the line of your shell to its start-up file:",
         epilog="\n".join(f"  {shell:10}  {line}" for shell, line in shells.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -36,6 +36,7 @@ _FACTS = {
     "seconds_saved": "{:.0f} s",
     "error": "{}",
 }
+_SAID_BEFORE = "StartRun got no usable answer from Anymate in time: "  # the scene's title does
 
 
 class _AccountsClosed(Exception):
@@ -154,6 +155,7 @@ def _in_short(_: object, __: str, event: MutableMapping[str, Any]) -> str:
         raise structlog.DropEvent
     facts = ", ".join(text.format(event[fact]) for fact, text in _FACTS.items() if event.get(fact) is not None)
     line = f"   {name:24} {facts}".rstrip()
+    line = line.replace(_SAID_BEFORE, "")
     line = line if len(line) < 80 else f"{line[:76]}..."
     return Paint(sys.stderr)(line, "yellow" if event["level"] == "warning" else "cyan")
 

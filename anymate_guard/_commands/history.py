@@ -66,7 +66,7 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
             print(f"{sign('…')} and {more} more; a later --since, --process or --json shows them")
         _print_days(days)
     else:
-        print("No run has been finished since then.")
+        print("No run has finished since then.")
     return 0
 
 

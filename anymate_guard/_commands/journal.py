@@ -81,7 +81,7 @@ def show(*, as_json: bool) -> int:
         if more := counts.total() - len(items):
             print(f"{sign('…')} and {more} more; anymate-guard journal --json lists all")
     elif not failed:
-        print(f"Nothing is open and nothing is owed, says {journal.path}.")
+        print(f"Nothing is open and nothing is owed in {journal.path}.")
     return failed
 
 

@@ -65,7 +65,7 @@ def installed() -> bool:
     """Whether the extra `sandbox` is installed; if not, says on stderr how to."""
     found = importlib.util.find_spec("werkzeug") is not None
     if not found:
-        say("sandbox", "it is an extra that is not installed: pip install 'anymate_guard[sandbox]'")
+        say("sandbox", "the sandbox is an extra that is not installed: pip install 'anymate-guard[sandbox]'")
     return found
 
 

@@ -101,7 +101,7 @@ def test_settings_are_missing(sandbox: Sandbox, tmp_path: Path) -> None:
     assert "✓ ANYMATE_USERNAME: mate@sandbox (environment)" in lines
     assert lines[-3:] == [
         "– Anymate: was not asked, as the settings are wrong",
-        "– journal: was not looked at, as the settings are wrong",
+        "– journal: was not checked, as the settings are wrong",
         "4 things are wrong: a guard would not work as it should.",
     ]
     assert sandbox.requests() == []
@@ -132,9 +132,9 @@ def test_misspelt_settings(sandbox: Sandbox) -> None:
         ANYMATE_TENANT="ours",
     )
     assert marked(lines, "!") == [
-        "ANYMATE_DEADLNE: is no setting, and has no effect; did you mean ANYMATE_DEADLINE?",
-        "ANYMATE_PASSWORD_FIEL: is no setting, and has no effect; did you mean ANYMATE_PASSWORD_FILE?",
-        "anymate_timeout: is no setting, and has no effect; did you mean ANYMATE_TIMEOUT?",
+        "ANYMATE_DEADLNE: is not a setting, and has no effect; did you mean ANYMATE_DEADLINE?",
+        "ANYMATE_PASSWORD_FIEL: is not a setting, and has no effect; did you mean ANYMATE_PASSWORD_FILE?",
+        "anymate_timeout: is not a setting, and has no effect; did you mean ANYMATE_TIMEOUT?",
     ]
     assert lines[-1] == "It works, but 3 things should be looked at."
 
@@ -171,7 +171,7 @@ def test_unreachable_cloud(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("fields", "remedy"),
     [
-        ({"ANYMATE_PASSWORD": "wr0ng"}, "they are the mate's own login, not yours"),
+        ({"ANYMATE_PASSWORD": "wr0ng"}, "use the mate's own login, not yours"),
         ({"ANYMATE_CLIENT_SECRET": "wr0ng"}, "copy both from Anymate: Settings → Api Key"),
     ],
 )
@@ -193,8 +193,8 @@ def test_credentials_are_refused(sandbox: Sandbox, fields: dict[str, str], remed
     [
         (faults.silence, "the server is too slow, or a firewall drops what is sent: check the network"),
         (faults.status(503), "Anymate is reached, but in trouble: try again later"),
-        (faults.status(404), "check ANYMATE_AUTH_URL: something else than Anymate's login answers there"),
-        (faults.says(401, {"error": "unauthorized"}), "copy them anew from Anymate: Settings → Api Key, and the mate"),
+        (faults.status(404), "check ANYMATE_AUTH_URL: something other than Anymate's login answers there"),
+        (faults.says(401, {"error": "unauthorized"}), "copy them again from Anymate: Settings → Api Key, and the mate"),
     ],
 )
 def test_login_that_fails_otherwise(sandbox: Sandbox, proxy: FaultProxy, fault: Fault, remedy: str) -> None:

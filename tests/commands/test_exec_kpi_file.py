@@ -159,7 +159,9 @@ def test_record_outside() -> None:
     """Outside `exec`, or where the file can't be written, it says so, with exit code 2."""
     done = ended("record", "entries=1", ANYMATE_KPI_FILE="")
     assert done.returncode == 2
-    assert done.stderr.startswith("anymate-guard record: ANYMATE_KPI_FILE is not set: use it in a command that is run")
+    assert done.stderr.startswith(
+        "anymate-guard record: ANYMATE_KPI_FILE is not set: use it in a command that `anymate-guard exec`"
+    )
     done = ended("record", "entries=1", ANYMATE_KPI_FILE="/nowhere/kpis")
     assert done.returncode == 2
     assert done.stderr == "anymate-guard record: can't append to '/nowhere/kpis': No such file or directory\n"

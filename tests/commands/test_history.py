@@ -83,7 +83,7 @@ def test_since(sandbox: Sandbox, since: str, found: int) -> None:
 def test_nothing(sandbox: Sandbox) -> None:
     """Where no run was finished it says so."""
     done = ended("history")
-    assert (done.returncode, done.stdout) == (0, "No run has been finished since then.\n")
+    assert (done.returncode, done.stdout) == (0, "No run has finished since then.\n")
 
 
 @pytest.mark.parametrize("since", ["soon", "7", "-1d", "2026-13-01"])

@@ -42,7 +42,7 @@ def test_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     done = ended("journal")
     path = tmp_path / "state" / "journal.sqlite3"
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"Nothing is open and nothing is owed, says {path}.\n"
+    assert done.stdout == f"Nothing is open and nothing is owed in {path}.\n"
     assert journal() == []
     assert sandbox.requests() == []
 

@@ -266,5 +266,5 @@ def test_without_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "pip install 'anymate_guard[sandbox]'" in done.stderr
+    assert "pip install 'anymate-guard[sandbox]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1

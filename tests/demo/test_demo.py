@@ -92,8 +92,8 @@ def test_what_the_package_is_for(start: Demo) -> None:
     ]
     assert lines[2 : 2 + len(story)] == story
     rest = "\n".join(lines[2 + len(story) :])
-    assert "anymate.start_deferred   StartRun got no usable answer" in rest
-    assert "anymate.finish_stored    240 entries, 25810 s" in rest
+    assert "anymate.start_deferred   HTTP 503: The sandbox was asked to answer 503.\n" in rest
+    assert "anymate.finish_stored    240 entries, 25810 s, HTTP 503: The sandbox was ...\n" in rest
     assert "anymate.finish_delivered run N, 240 entries, 25810 s" in rest
     assert sorted(Result(0, text, "").runs) == [
         "invoice-intake finished 120 3 h 38 min 16 s",
@@ -241,7 +241,7 @@ def test_without_the_extra(environ: dict[str, str], start: Demo, tmp_path: Path)
     result = ended(start, PYTHONPATH=os.pathsep.join([str(tmp_path), environ.get("PYTHONPATH", "")]))
     assert result.code == 2
     assert result.complaints == [
-        "anymate-guard sandbox: it is an extra that is not installed: pip install 'anymate_guard[sandbox]'"
+        "anymate-guard sandbox: the sandbox is an extra that is not installed: pip install 'anymate-guard[sandbox]'"
     ]
 
 

@@ -153,7 +153,7 @@ def _misspelt() -> Iterator[Line]:
     for name in sorted(os.environ):
         nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
         if nearest and name not in known | _OF_EXEC:
-            yield Line(name, "warning", "is no setting, and has no effect", remedy=f"did you mean {nearest[0]}?")
+            yield Line(name, "warning", "is not a setting, and has no effect", remedy=f"did you mean {nearest[0]}?")
 
 
 def _anymate(client: AnymateClient, process_key: str | None) -> Iterator[Line]:
@@ -214,7 +214,7 @@ def _journal(troubles: Sequence[Event]) -> Line:
     try:
         book = journal.of_environment()
     except ConfigurationError:
-        return Line("journal", "skipped", "was not looked at, as the settings are wrong")
+        return Line("journal", "skipped", "was not checked, as the settings are wrong")
     _, counts = journal.look(book, 0)
     for trouble in troubles:
         if trouble["event"] == "anymate.journal_unavailable":

@@ -32,12 +32,12 @@ def of_login(error: AnymateGuardError) -> str:
     if isinstance(error, UnreachableError):
         return of_address(error.reason, "ANYMATE_AUTH_URL")
     if not isinstance(error, AuthenticationError):
-        return "check ANYMATE_AUTH_URL: something else than Anymate's login answers there"
+        return "check ANYMATE_AUTH_URL: something other than Anymate's login answers there"
     if "invalid_client" in error.message:
         return "copy both from Anymate: Settings → Api Key"
     if "invalid_grant" in error.message:
-        return "they are the mate's own login, not yours"
-    return "copy them anew from Anymate: Settings → Api Key, and the mate's own login"
+        return "use the mate's own login, not yours"
+    return "copy them again from Anymate: Settings → Api Key, and the mate's own login"
 
 
 def of_process(error: AnymateGuardError) -> str:

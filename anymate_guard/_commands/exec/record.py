@@ -21,7 +21,7 @@ def record(words: Sequence[str]) -> int:
     """
     path = os.environ.get("ANYMATE_KPI_FILE")
     if not path:
-        say("record", "ANYMATE_KPI_FILE is not set: use it in a command that is run by `anymate-guard exec`")
+        say("record", "ANYMATE_KPI_FILE is not set: use it in a command that `anymate-guard exec` runs")
         return 2
     try:
         lines = map(_line, words)
