@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -51,6 +52,23 @@ def test_events() -> None:
     assert listed == said
     named = {event for page in PAGES for event in re.findall(r"`(anymate\.[a-z_]+)`", text_of(page))}
     assert named <= {event for _, event in said}
+
+
+def test_fields_of_events() -> None:
+    """The table of events has every field that the source names in a line, and explains each."""
+    listed = {row[1].strip("`"): fields_in(row[3]) for row in rows("docs/reference/events.md") if len(row) == 4}
+    explained = {name for row in rows("docs/reference/events.md") if len(row) == 2 for name in fields_in(row[0])}
+    assert set().union(*(fields for event, fields in listed.items() if event != "event")) == explained
+    for path in PACKAGE.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and (event := _SAID.match(ast.unparse(call).replace("'", '"'))):
+                named = {keyword.arg for keyword in call.keywords if keyword.arg}
+                assert named <= listed[f"anymate.{event[2]}"], event[0]
+
+
+def fields_in(cell: str) -> set[str]:
+    """The names in a cell of a table."""
+    return set(re.findall(r"`(\w+)`", cell))
 
 
 def test_settings() -> None:
