@@ -17,7 +17,7 @@ import yaml
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import INSIDE, LIMIT, PLACES, WAIT, done, finished, journaled, runs, started, until
+from .support import INSIDE, LIMIT, PLACES, WAIT, command, done, finished, journaled, runs, started, until
 
 PAGE = PLACES / "containers.md"
 USER = ("unshare", "--user", "--map-user=54321", "--map-group=2000", "env", "--unset=HOME", "--unset=XDG_STATE_HOME")
@@ -162,6 +162,7 @@ def test_the_manifests(sandbox: Sandbox) -> None:
         assert pod[what] == other[what]
     for what in ("env", "volumeMounts", "envFrom", "image"):
         assert bot[what] == job[what]
+    assert job["command"] == command(PAGE.name, "anymate-guard").split()
     ((env,), (mount,)) = bot["env"], bot["volumeMounts"]
     folder, user = Path(mount["mountPath"]), pod["securityContext"]
     assert env == {"name": "ANYMATE_STATE_DIR", "value": str(folder)}

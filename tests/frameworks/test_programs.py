@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import textwrap
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import jupyter_client
 import nbclient
@@ -22,6 +24,7 @@ from .conftest import Page
 from .support import (
     GO_ON,
     INSIDE,
+    PLACES,
     WAIT,
     command,
     done,
@@ -36,6 +39,23 @@ from .support import (
 )
 
 ARCHIVE = "def archive(invoices: list[str]) -> int:\n"
+
+
+def test_no_page_is_left_out() -> None:
+    """Each program, manifest and command line of these pages is in the tests of this folder."""
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    for page in PLACES.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        languages = re.findall(r"^```(\S+)$", text, re.MULTILINE)
+        assert set(languages) <= {"python", "yaml", "console", "powershell", "{toctree}"}
+        named = re.findall(r"^```(?:python|yaml)\n# (\w+\.\w+)$", text, re.MULTILINE)
+        assert len(named) == languages.count("python") + languages.count("yaml"), page
+        for name in named:
+            assert name.removesuffix(".py") in tests, name
+        if languages.count("console"):
+            assert page.name in tests
+        for line in re.findall(r"^\$ (\S+)", text, re.MULTILINE):
+            assert line in tests, line
 
 
 def _free() -> str:

@@ -77,6 +77,24 @@ def test_a_worker_is_stopped(sandbox: Sandbox, page: Page, broker: str, queue: s
     assert runs(sandbox) == [("invoice-intake", 3, None)]
 
 
+SEND_WITH_A_LIMIT = {
+    "celery": SEND["celery"].replace("delay(['1', '2'])", "apply_async([['1', '2']], soft_time_limit=2)"),
+    "rq": SEND["rq"].replace("['1', '2']", "['1', '2'], job_timeout=2"),
+    "dramatiq": SEND["dramatiq"].replace("send(['1', '2'])", "send_with_options(args=(['1', '2'],), time_limit=2000)"),
+}
+
+
+@pytest.mark.parametrize("queue", SEND)
+def test_a_task_takes_too_long(sandbox: Sandbox, page: Page, broker: str, queue: str) -> None:
+    """A task whose time is over leaves its guard, and its run is finished with what it had recorded."""
+    page(PAGE)
+    _waits(f"{queue}_bot.py")
+    done(sys.executable, "-c", SEND_WITH_A_LIMIT[queue])
+    with started(shell=command(PAGE, queue)):
+        until(lambda: finished(sandbox))
+    assert runs(sandbox) == [("invoice-intake", 2, None)]
+
+
 TASK_OBJECTS = {
     "celery": "import celery\napp = celery.Celery('bots')\nmade = app.task",
     "dramatiq": (
