@@ -17,7 +17,7 @@ import yaml
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import INSIDE, LIMIT, PLACES, WAIT, command, done, finished, journaled, runs, started, until
+from .support import GO_ON, INSIDE, LIMIT, PLACES, WAIT, command, done, finished, journaled, runs, started, until
 
 PAGE = PLACES / "containers.md"
 USER = ("unshare", "--user", "--map-user=54321", "--map-group=2000", "env", "--unset=HOME", "--unset=XDG_STATE_HOME")
@@ -104,6 +104,26 @@ def test_the_first_process_is_stopped_twice(sandbox: Sandbox) -> None:
         assert container.returncode == 143
     assert not finished(sandbox)
     assert journaled()
+
+
+@pytest.mark.parametrize(
+    ("volumes", "recorded"),
+    [(("shared", "shared"), [("k", 6, None)]), (("first", "second"), [("k", 3, None), ("k", 3, None)])],
+    ids=["one volume", "two volumes"],
+)
+def test_two_containers(
+    sandbox: Sandbox, tmp_path: Path, volumes: tuple[str, str], recorded: list[tuple[str, int, None]]
+) -> None:
+    """Containers with one volume share a run, which the last one out finishes; with two, each has a run of its own."""
+    first, second = (str(tmp_path / volume) for volume in volumes)
+    with started(*INIT, *_bot(WAITING), ANYMATE_STATE_DIR=first) as container:
+        until(INSIDE.exists)
+        Path("other.py").write_text(BOT, encoding="utf-8")
+        done(*INIT, sys.executable, "other.py", ANYMATE_STATE_DIR=second)
+        GO_ON.touch()
+        output = container.communicate(timeout=LIMIT)[0]
+        assert (container.returncode, output) == (0, "")
+    assert runs(sandbox) == recorded
 
 
 READ_ONLY = "mount -t tmpfs none /mnt; mkdir /mnt/volume; chmod 777 /mnt/volume; mount -o remount,bind,ro /; "
