@@ -37,6 +37,14 @@ async def reach_body(coroutine: Coroutine[Any, Any, None]) -> None:
     coroutine.send(None)
 
 
+def test_another_loop(sandbox: Sandbox) -> None:
+    """Where another loop than asyncio's drives the coroutine, a guard is refused before anything is sent."""
+    entering = anymate_run("invoice-intake").__aenter__()
+    with pytest.raises(RuntimeError, match="needs asyncio"):
+        entering.send(None)
+    assert sandbox.requests() == []
+
+
 def finishes(sandbox: Sandbox) -> list[int]:
     """The numbers of finished runs."""
     return [run["runId"] for run in sandbox.runs() if run["finished"]]

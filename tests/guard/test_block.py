@@ -248,6 +248,23 @@ def test_run_id_that_can_not_be_one(run_id: Any, kind: type[Exception]) -> None:
         anymate_run("invoice-intake", run_id=run_id)
 
 
+def test_exit_stack(sandbox: Sandbox) -> None:
+    """A guard that an ExitStack holds is left by it as by `with`."""
+    with pytest.raises(ValueError, match="flawed"), contextlib.ExitStack() as stack:
+        run = stack.enter_context(anymate_run("invoice-intake"))
+        run.add_entries(3)
+        raise ValueError("flawed")
+    assert run.outcome == "failed"
+    assert only_run(sandbox)["overwriteEntries"] == 3
+
+
+@pytest.mark.parametrize("value", ["sometimes", True, None])
+def test_default_credit_that_can_not_be_one(value: Any) -> None:
+    """Another default_credit than the three there are is refused by name, and they are named."""
+    with pytest.raises(ValueError, match=f"one of 'always', 'succeeded', 'never', got {value!r}"):
+        anymate_run("invoice-intake", default_credit=value)
+
+
 def test_own_client(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """A guard with a client of its own needs no environment, and takes the process key from the client's settings."""
     environ = {**sandbox.environ, "ANYMATE_PROCESS_KEY": "invoice-intake", "ANYMATE_STATE_DIR": str(tmp_path)}

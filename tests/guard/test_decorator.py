@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -200,8 +201,10 @@ def test_function_that_returns_an_awaitable(sandbox: Sandbox) -> None:
     for way in ways:
         with pytest.raises(TypeError, match="make it an `async def`"):
             anymate_run("invoice-intake")(lambda way=way: way())()
+    with pytest.raises(TypeError, match="make it an `async def`"):
+        anymate_run("invoice-intake")(functools.partial(lambda way: way(), late))()
     loop.close()
-    assert [run["finished"] for run in sandbox.runs()] == [True, True]
+    assert [run["finished"] for run in sandbox.runs()] == [True, True, True]
 
 
 def test_name_and_place_of_the_code() -> None:

@@ -46,7 +46,7 @@ class Interruption:
 
 def wait_for_the_end():
     begun = time.monotonic()
-    while (left := driver.program.runs()) and time.monotonic() - begun < 10:
+    while (left := driver.program.runs()) and time.monotonic() - begun < 25:
         time.sleep(0.01)
     return [one.run.process_key for one in left]
 """
@@ -74,7 +74,7 @@ while True:
         break
     begun = time.monotonic()
     guarded(f"k{number}", 10)
-    if time.monotonic() - begun > 10:
+    if time.monotonic() - begun > 25:
         stuck.append(interruption.where)
     number += 4
 stuck += wait_for_the_end()

@@ -15,18 +15,19 @@ import pytest
 import structlog
 
 from anymate_guard import ConfigurationError, Settings, _files
+from tests.support.waiting import LONGEST
 
 CREDENTIALS = {"ANYMATE_CLIENT_ID": "acme", "ANYMATE_CLIENT_SECRET": "hush", "ANYMATE_USERNAME": "mate@acme"}
 
 needs_pipes = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pipes with a path in a folder")
 
 
-def password(path: str, timeout: str = "10") -> str:
+def password(path: str, timeout: str = str(LONGEST)) -> str:
     """The password of settings that find it in a file."""
     return Settings.from_env({**CREDENTIALS, "ANYMATE_PASSWORD_FILE": path, "ANYMATE_TIMEOUT": timeout}).password
 
 
-def refusal(path: str, timeout: str = "10") -> str:
+def refusal(path: str, timeout: str = str(LONGEST)) -> str:
     """Why a file of the password is refused."""
     with pytest.raises(ConfigurationError) as caught:
         password(path, timeout)
