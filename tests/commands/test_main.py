@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard.__main__ import main
+from tests.support.bots import run_bot
 from tests.support.waiting import LONGEST
 
 from .support import COMMAND, ended
@@ -77,9 +74,14 @@ def test_output_that_cannot_be_written(sandbox: object) -> None:
 
 def test_output_into_a_text(sandbox: object) -> None:
     """A program can run a command itself, and take its output as text."""
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        assert main(["journal", "--json"]) == 0
-    assert json.loads(output.getvalue()) == []
+    done = run_bot("""
+        import contextlib, io
+        from anymate_guard.__main__ import main
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            status = main(["journal", "--json"])
+        print(status, output.getvalue())
+        """)
+    assert done.stdout.split() == ["0", "[]"]
 
 
 def test_closed_output(sandbox: object, tmp_path: Path) -> None:

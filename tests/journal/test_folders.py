@@ -1,0 +1,180 @@
+"""Where the journal lives: what is not believed, and disks that are not like others."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anymate_guard import anymate_run
+from anymate_guard._journal.rows import Row
+from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
+
+Rows = Callable[[], list[Row]]
+Lines = Callable[[str], list[str]]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="its folders are private to the user by default")
+
+
+@pytest.fixture(name="temporary")
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files go, and in it the folder of this user."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return tmp_path / "temporary" / f"anymate_guard-{os.geteuid()}"
+
+
+def a_link(file: Path, _: pytest.MonkeyPatch) -> None:
+    """Let the journal be a link."""
+    file.symlink_to(file.with_name("elsewhere"))
+
+
+def somebody_else(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the journal belong to another user."""
+    file.touch()
+    if os.geteuid() == 0:
+        os.chown(file, 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", functools.partial(int, os.geteuid() + 1))
+
+
+def everybody(file: Path, _: pytest.MonkeyPatch) -> None:
+    """Let everybody write to the journal."""
+    file.touch()
+    file.chmod(0o666)
+
+
+def everybody_in_its_folder(file: Path, _: pytest.MonkeyPatch) -> None:
+    """Let everybody write to the folder of the journal."""
+    file.parent.chmod(0o777)
+
+
+def stored(sandbox: Sandbox) -> None:
+    """A guard whose finish can't be delivered, for want of an Anymate."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        sandbox.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (a_link, "is a link"),
+        (somebody_else, "belongs to another user"),
+        (everybody, "everybody can write to"),
+        (everybody_in_its_folder, "everybody can write to"),
+    ],
+)
+def test_what_is_not_believed(
+    sandbox: Sandbox,
+    file: Path,
+    temporary: Path,
+    lines: Lines,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path, pytest.MonkeyPatch], None],
+    reason: str,
+) -> None:
+    """What somebody else could have written is not believed: one warning, and a folder of this user's own instead."""
+    file.parent.mkdir()
+    spoil(file, monkeypatch)
+    stored(sandbox)
+    (line,) = lines("anymate.journal_unavailable")
+    assert reason in line
+    (used,) = temporary.parent.iterdir()
+    assert str(used / "journal.sqlite3") in line
+    assert [row.entries for row in rows()] == [3]
+
+
+def test_neither_of_two_folders_is_believed(sandbox: Sandbox, file: Path, temporary: Path, lines: Lines) -> None:
+    """Where this user's temporary folder is not believed either, there is one warning, and the run is finished."""
+    for place in (file, temporary / file.name):
+        place.parent.mkdir()
+        place.symlink_to(place.with_name("elsewhere"))
+    with anymate_run("a") as run:
+        run.add_entries(3)
+    (line,) = lines("anymate.journal_unavailable")
+    assert "is a link" in line
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]
+
+
+def test_without_a_write_ahead_log(
+    sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where programs can't share memory, as on some disks of networks, the journal does without a write-ahead log."""
+    connect: Any = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda path, **options: connect(f"file:{path}?vfs=unix-dotfile", uri=True, **options)
+    )
+    stored(sandbox)
+    assert [row.entries for row in rows()] == [3]
+    assert not file.with_name(f"{file.name}-wal").exists()
+    assert lines("anymate.journal_unavailable") == []
+
+
+def test_disk_that_is_broken(
+    sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that says it has not kept what was written costs one warning; it is asked again later."""
+    broken = threading.Event()
+    sync = os.fsync
+
+    def fsync(file: int) -> None:
+        if not broken.is_set():
+            raise OSError(5, "Input/output error")
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stored(sandbox)
+    (line,) = lines("anymate.journal_unavailable")
+    assert "Input/output error" in line
+    assert "see whether the disk is full or broken" in line
+    broken.set()
+    assert [row.entries for row in rows()] == [3]
+
+
+def test_damaged_where_nothing_can_be_moved(
+    sandbox: Sandbox, file: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged journal that can't be moved away, as somebody has it open, is a warning that says so."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    file.parent.mkdir()
+    file.write_bytes(b"no database" * 1000)
+    with anymate_run("a") as run:
+        run.add_entries(3)
+    (line,) = lines("anymate.journal_unavailable")
+    assert "could not be moved away (Permission denied): close the programs that use it" in line
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]
+
+
+def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more threads can be started, guards go on without the recorder, until they can."""
+    start: Any = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "anymate_guard":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            run = stack.enter_context(anymate_run("a"))
+        run.add_entries(3)
+        assert [row.entries for row in rows()] == [None]
+        with anymate_run("b"):
+            until(lambda: 3 in [row.entries for row in rows()])
