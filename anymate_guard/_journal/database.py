@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import mmap
 import os
 import sqlite3
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,6 +210,9 @@ class Database:
 
 def _shares_memory(folder: Path) -> bool:
     """Whether programs can share memory by a file in a folder, as they do to write ahead; not on every filesystem."""
+    import mmap  # once in the life of a journal
+    import tempfile
+
     with tempfile.TemporaryFile(dir=folder) as file:
         file.truncate(1)
         try:
