@@ -123,7 +123,8 @@ class Database:
             finally:
                 os.close(log)
             if looks[0] > _LARGEST_LOG:
-                with contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
+                another = sqlite3.connect(self.path, timeout=0)
+                with contextlib.closing(another), contextlib.suppress(sqlite3.OperationalError):  # others are at it
                     another.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def has_more(self) -> bool:
