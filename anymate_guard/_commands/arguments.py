@@ -214,7 +214,8 @@ def _add_history(commands: Commands) -> None:
         return history(options.since, options.process, as_json=options.json)
 
     parser = commands.add_parser("history", help="list the finished runs of this machine")
-    parser.add_argument("--since", type=_moment, default="7d", help="30min, 12h, 7d, 4w or 2026-11-01 (default: 7d)")
+    text = "from when on: 30min, 12h, 7d, 4w or 2026-11-01 (default: 7d)"
+    parser.add_argument("--since", type=_moment, default="7d", metavar="WHEN", help=text)
     parser.add_argument("--process", metavar="PROCESS_KEY", help="of this process only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

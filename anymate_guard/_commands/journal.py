@@ -15,7 +15,7 @@ import attrs
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.table import age, columns, duration, or_dash
-from anymate_guard._commands.terminal import Paint, say, sign
+from anymate_guard._commands.terminal import Paint, fitted, say, sign
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.journal import Journal
@@ -81,7 +81,7 @@ def show(*, as_json: bool) -> int:
         if more := counts.total() - len(items):
             print(f"{sign('…')} and {more} more; anymate-guard journal --json lists all")
     elif not failed:
-        print(f"Nothing is open and nothing is owed in {journal.path}.")
+        print(fitted(f"Nothing is open and nothing is owed in {journal.path}.", sys.stdout))
     return failed
 
 
