@@ -174,7 +174,8 @@ def test_a_frozen_program(sandbox: Sandbox, page: Page) -> None:
     page("frozen-programs.md")
     wait_after("frozen_bot.py", "        run.add_entries(3)\n", depth=8)
     # What structlog and requests use if it is there, as it is here for other tests, would be packed too: 40 s more.
-    done(shell=f"{command('frozen-programs.md', 'pyinstaller')} --exclude-module rich --exclude-module gevent")
+    without = "".join(f" --exclude-module {name}" for name in ("cryptography", "gevent", "rich", "setuptools"))
+    done(shell=command("frozen-programs.md", "pyinstaller") + without)
     with started("dist/frozen_bot") as bot:
         until(INSIDE.exists)
         bot.send_signal(signal.SIGTERM)
