@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ from anymate_guard._journal.rows import Row, Unavailable
 _COLOURS = {"open": "green", "owed": "yellow", "refused": "red", "maybe open": "yellow"}
 _SHORT = 7  # digits of an id that are shown
 _SHOWN = 100  # rows of a long journal
+_TOGETHER = 4  # finishes that are delivered at once, over as many connections
+_BAR = 30  # characters
 
 
 @attrs.frozen
@@ -98,7 +101,7 @@ def deliver(*, as_json: bool) -> int:
         say("journal", str(error))
         return 2
     journal = journal_at(settings.state_dir)
-    delivered, left = deliver_all(settings, journal)
+    delivered, left = deliver_all(settings, journal, Progress(troubles.counts))
     failed = _tell(troubles)
     owed = [item for item in left if item.state == "owed"]
     refused = [item for item in left if item.state == "refused"]
@@ -162,13 +165,44 @@ def read(journal: Journal) -> list[Item]:
     return look(journal, contents.ALL)[0]
 
 
-def deliver_all(settings: Settings, journal: Journal) -> tuple[int, list[Item]]:
+class Progress:
+    """A line on a terminal: how many finishes are left, and when they will be delivered.
+
+    Args:
+        counts: How often there was each event so far.
+    """
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self.owed = 0
+        self._counts = counts
+        self._began = time.monotonic()
+
+    def __call__(self) -> None:
+        """Write the line anew."""
+        done = self._counts["anymate.finish_delivered"]
+        if not done or not sys.stderr.isatty():
+            return
+        left = max(0, self.owed - done)
+        rest = left * (time.monotonic() - self._began) / done
+        full = _BAR * done // (done + left)
+        sys.stderr.write(f"\r{sign('█') * full}{sign('░') * (_BAR - full)} {left} left, done in {duration(rest)}\033[K")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Take the line away."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def deliver_all(settings: Settings, journal: Journal, progress: Progress | None = None) -> tuple[int, list[Item]]:
     """Send what is owed; how many were delivered, and what is owed still or was refused now."""
-    before = read(journal)
-    owed = {item.id for item in before if item.state == "owed"}
+    progress = progress or Progress(Counter())
+    owed = {item.id for item in read(journal) if item.state == "owed"}
+    progress.owed = len(owed)
     if owed and not settings.disabled:
-        with AnymateClient(settings) as client:
-            settle_all(client)
+        with contextlib.closing(progress), AnymateClient(settings) as client:
+            settle_all(client, min(_TOGETHER, len(owed)), progress)
     left = [item for item in read(journal) if item.state == "owed" or (item.state == "refused" and item.id in owed)]
     return len(owed - {item.id for item in left}), left
 

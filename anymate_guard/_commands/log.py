@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -15,17 +16,26 @@ from anymate_guard._commands.terminal import Paint
 Event = MutableMapping[str, Any]
 
 
-def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> list[Event]:
+class Events(list[Event]):
+    """Warnings and errors, and how often there was each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+
+def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> Events:
     """Keep the package's warnings and errors in the list that is returned, from now on.
 
     Args:
         show: Print lines of this level ("info", "warning") and above to stderr; None prints none.
         renderers: What makes text of a line, see `rendering`.
     """
-    events: list[Event] = []
+    events = Events()
     least = logging.CRITICAL if show is None else logging.getLevelName(show.upper())
 
     def keep(_: object, level: str, event: Event) -> Event:
+        events.counts[str(event["event"])] += 1
         if level in {"warning", "error"} and str(event["event"]).startswith("anymate."):
             events.append(dict(event))
         if logging.getLevelName(level.upper()) < least:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import inspect
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 from anymate_guard._api.client import AnymateClient
@@ -29,7 +30,13 @@ T = TypeVar("T")
 _READING = 0.2  # seconds to wait for a journal that can't even be read
 _CLEARING = 0.5  # seconds to wait for one that can't be written, when something is given back
 
+_TELLING = 0.2  # seconds between two tidings of a long delivery
+
 program = Program()
+
+
+class Stopped(BaseException):
+    """Thrown into lives in other threads when the one that waits for them is interrupted."""
 
 
 class Driver:
@@ -119,12 +126,40 @@ class Driver:
         return None
 
 
-def settle_all(client: AnymateClient) -> bool:
-    """Send everything that is owed to the client's address and user; False if something could not be delivered."""
-    driver = Driver(client)
-    way = driver.way()
+def settle_all(client: AnymateClient, threads: int = 1, tell: Callable[[], object] = lambda: None) -> bool:
+    """Send everything that is owed to the client's address and user; False if something could not be delivered.
+
+    Args:
+        client: Makes the calls.
+        threads: How many finishes are under way at once: they are of independent runs.
+        tell: Called now and then meanwhile.
+    """
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    drivers = [Driver(client) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        settled = [pool.submit(driver.run, _settling(driver.way())) for driver in drivers]
+        try:
+            while wait(settled, _TELLING).not_done:
+                tell()
+        except BaseException:  # Ctrl-C, say
+            for driver in drivers:
+                driver.interruption = Stopped()
+            raise
+    results = [each.result() for each in settled]
+    return all(results)
+
+
+def _settling(way: Way) -> Life[bool]:
+    """Settle without an end; interrupted, what was claimed is given back."""
     way.end = float("inf")
-    return driver.run(settle(way, Row(way.mate.address, way.mate.username, ""), seconds=float("inf")))
+    try:
+        return (yield from settle(way, Row(way.mate.address, way.mate.username, ""), seconds=float("inf")))
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield GiveBack(way.claims.rows, way.claims.unsent)
+        raise
 
 
 def finish_all() -> None:
