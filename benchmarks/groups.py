@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import server
+from benchmarks import backlog, processes, server
 from benchmarks.contestants import ENTRIES, PROCESS_KEY, Bare, ByHand, Guarded, OfficialSdk
 from benchmarks.measure import Contestant, Samples, async_rounds, in_turn, rounds
 
@@ -91,28 +90,6 @@ def _count(times: int) -> Callable[[], None]:
                 n += 1
 
     return count
-
-
-def starting(*, quick: bool) -> Samples:
-    """Fresh interpreters: imports, and the command line."""
-    script = shutil.which("anymate-guard", path=str(Path(sys.executable).parent))
-    command_line = [script] if script else [sys.executable, "-m", "anymate_guard"]
-    commands = {
-        "empty": [sys.executable, "-c", "pass"],
-        "import anymate_guard": [sys.executable, "-c", "from anymate_guard import anymate_run"],  # names may be lazy
-        "import anymate": [sys.executable, "-c", "import anymate"],
-        "--version": [*command_line, "--version"],
-        "import requests": [sys.executable, "-c", "import requests"],
-    }
-    contestants = {name: Contestant(_process(command)) for name, command in commands.items()}
-    samples = rounds(contestants, 2 if quick else 30)
-    for name in ("import anymate_guard", "import anymate"):
-        samples[name] = [all_of_it - empty for all_of_it, empty in zip(samples[name], samples["empty"], strict=True)]
-    return samples
-
-
-def _process(command: list[str]) -> Callable[[], object]:
-    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # our own commands
 
 
 def threads(*, quick: bool) -> Samples:
@@ -207,44 +184,12 @@ def _resident_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def settling(*, quick: bool) -> Samples:
-    """Sending finishes that an outage left in the journal, beside one FinishRun by hand."""
-    owed = 5 if quick else 500
-    home = Path(os.environ["ANYMATE_STATE_DIR"])
-    _owe(home / "owed", owed)
-    by_hand = ByHand().login()
-    contestant = Contestant(by_hand.finish, owed // 5)
-    samples: Samples = {"guarded": [], "by hand": []}
-    for number in range(-1, 2 if quick else 10):
-        theirs = rounds({"by hand": contestant}, 1)
-        ours = _settle(shutil.copytree(home / "owed", home / str(number))) / owed
-        if number >= 0:
-            samples["guarded"].append(ours)
-            samples["by hand"] += theirs["by hand"]
-    return samples
-
-
-def _owe(folder: Path, count: int) -> None:
-    """Let another process, which ends then, run into an outage."""
-    command = [sys.executable, "-m", "benchmarks.outage", str(count)]
-    subprocess.run(command, env={**os.environ, "ANYMATE_STATE_DIR": str(folder)}, check=True)  # our own
-
-
-def _settle(folder: Path) -> float:
-    from anymate_guard import AnymateClient, Settings
-    from anymate_guard._guard.driver import settle_all
-
-    with AnymateClient(Settings.from_env({**os.environ, "ANYMATE_STATE_DIR": str(folder)})) as client:
-        client.ok_to_run(PROCESS_KEY)  # opens the connection and fetches the token
-        started = time.perf_counter()
-        done = settle_all(client)
-        seconds = time.perf_counter() - started
-    if not done:
-        raise RuntimeError("not everything was settled")
-    return seconds
-
-
-GROUPS = {group.__name__: group for group in (run, logged, tasks, counting, starting, threads, history, settling)}
+_ALL = (
+    *(run, logged, tasks, counting, processes.starting, threads, history, backlog.settling),
+    *(processes.cold, processes.forking, backlog.backlog, backlog.delivering),
+    *(processes.fleet, processes.concurrent, processes.memory),
+)
+GROUPS = {group.__name__: group for group in _ALL}
 
 
 def measure(name: str, environ: dict[str, str], *, quick: bool) -> Samples:

@@ -26,13 +26,13 @@ class Contestant:
     operations: int = 1
 
 
-def rounds(contestants: Mapping[str, Contestant], count: int) -> Samples:
+def rounds(contestants: Mapping[str, Contestant], count: int, *, warm_up: bool = True) -> Samples:
     """Let all contestants take turns, each round in another order; seconds per operation, one of each round.
 
-    One round goes before, to open connections and fill caches.
+    One round goes before, unless it was done, to open connections and fill caches.
     """
     samples: Samples = {name: [] for name in contestants}
-    for number in range(-1, count):
+    for number in range(-1 if warm_up else 0, count):
         for name in in_turn(list(contestants), number):
             seconds = _time(contestants[name])
             if number >= 0:

@@ -43,6 +43,17 @@ ROWS = (
     Row("memory after 10 000 runs, growth since 1 000 (MiB)", "history", "memory", None, 1.0),
     Row("entering, 10 000 settled runs behind / empty journal", "history", "full", "empty", 1.05),
     Row("settling one of 500 owed finishes / one FinishRun by hand", "settling", "guarded", "by hand", 0.45),
+    Row("a cold bot, one guarded run / by hand with requests", "cold", "guarded", "by hand", 1.2),
+    Row("a cold bot, one guarded run / official SDK", "cold", "guarded", "sdk", 0.6),
+    Row("a cold bot that configures structlog / by hand, too", "cold", "guarded, structlog", "by hand, structlog", 1.2),
+    Row("os.fork and wait, inside a guard / outside", "forking", "inside", "outside", 1.5),
+    Row("os.fork and wait under gevent, inside a guard / outside", "forking", "inside gevent", "outside gevent", 1.5),
+    Row("in and out, 100 000 owed, Anymate down / none owed", "backlog", "down", "down, none owed", 1.2),
+    Row("the same, Anymate up, less settling / none owed", "backlog", "up, less settling", "up, none owed", 1.2),
+    Row("journal deliver, one of 100 000 / one FinishRun by hand", "delivering", "guarded", "by hand", 0.6),
+    Row("100 processes x 20 guarded runs / a requests.Session each", "fleet", "guarded", "by hand", 1.0),
+    Row("1 000 async guards at once / requests in asyncio.to_thread", "concurrent", "guarded", "by hand", 0.6),
+    Row("memory of an open guard over import requests (MiB)", "memory", "more", None, 6.0),
 )
 
 

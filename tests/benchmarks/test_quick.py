@@ -12,7 +12,7 @@ import pytest
 from anymate_guard import AnymateClient, Settings, anymate_run
 
 ROOT = Path(__file__).parents[2]
-ROWS = 12
+ROWS = 23
 THREADS, RUNS = 64, 20
 
 
