@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import pytest
+
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST
 
+needs_sh = pytest.mark.skipif(shutil.which("sh") is None, reason="types for a POSIX shell; tests/windows does for cmd")
 COMMAND = (sys.executable, "-m", "anymate_guard")
 
 

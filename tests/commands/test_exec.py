@@ -11,7 +11,9 @@ import pytest
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST, until
 
-from .support import COMMAND, ended, journal, recorded, started
+from .support import COMMAND, ended, journal, needs_sh, recorded, started
+
+pytestmark = needs_sh
 
 
 def run(script: str, *options: str, key: str = "jobs", **environ: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,9 @@ from anymate_guard._commands.exec.kpi_file import kpi_file, kpis_of
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST, until
 
-from .support import ended, journal, recorded, started
+from .support import ended, journal, needs_sh, recorded, started
+
+pytestmark = needs_sh
 
 WRITTEN_OVER = "anymate-guard exec: ANYMATE_KPI_FILE was overwritten or replaced, so KPIs may be missing"
 

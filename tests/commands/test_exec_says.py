@@ -13,7 +13,9 @@ import pytest
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST
 
-from .support import COMMAND, ended, recorded, started
+from .support import COMMAND, ended, needs_sh, recorded, started
+
+pytestmark = needs_sh
 
 
 def run(script: str, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,9 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 
-from .support import ended, repeated
+from .support import ended, needs_sh, repeated
+
+pytestmark = needs_sh
 
 
 def finish(key: str, script: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import until
 
-from .support import ended, journal, recorded, repeated, started, under_way
+from .support import ended, journal, needs_sh, recorded, repeated, started, under_way
+
+pytestmark = needs_sh
 
 
 def owe(sandbox: Sandbox, key: str = "jobs", entries: int = 3, **environ: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.support.bots import run_bot
 from tests.support.waiting import LONGEST
 
-from .support import COMMAND, ended
+from .support import COMMAND, ended, needs_sh
 
 
 def test_version() -> None:
@@ -84,6 +84,7 @@ def test_output_into_a_text(sandbox: object) -> None:
     assert done.stdout.split() == ["0", "[]"]
 
 
+@needs_sh
 def test_closed_output(sandbox: object, tmp_path: Path) -> None:
     """A program started without stdout and stderr, as by some schedulers, does its work."""
     script = 'exec "$@" >&- 2>&-'

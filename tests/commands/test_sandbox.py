@@ -26,7 +26,7 @@ from anymate_guard.errors import UnreachableError
 from anymate_guard.sandbox import Sandbox, shell_lines
 from tests.support.waiting import LONGEST
 
-from .support import COMMAND, ended, started
+from .support import COMMAND, ended, needs_sh, started
 
 
 def exports(lines: list[str], shell: str = "sh") -> dict[str, str]:
@@ -38,6 +38,7 @@ def exports(lines: list[str], shell: str = "sh") -> dict[str, str]:
     return {name: value for name, value in variables.items() if name.startswith("ANYMATE_")}
 
 
+@needs_sh
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serves_until_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """The lines on stdout point a bot at the sandbox; Ctrl-C and SIGTERM end it with exit code 0."""
@@ -69,7 +70,7 @@ def test_port() -> None:
     )
     with started("sandbox", "--port", port) as process:
         assert process.stdout is not None
-        assert f"'http://127.0.0.1:{port}'" in "".join(process.stdout.readline() for _ in range(6))
+        assert f"http://127.0.0.1:{port}" in "".join(process.stdout.readline() for _ in range(6))
 
 
 @contextlib.contextmanager
@@ -201,6 +202,7 @@ def test_no_answer_is_logged() -> None:
         assert line_about(process, "/connect/token").endswith('"POST /connect/token HTTP/1.1" no answer\n')
 
 
+@needs_sh
 def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's journal is the one of this machine: what is owed to the sandbox is listed and delivered."""
     with serving("--port", "0", ANYMATE_STATE_DIR=str(tmp_path)) as process:

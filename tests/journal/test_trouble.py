@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -91,7 +92,7 @@ def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None
     (aside,) = file.parent.glob("journal.sqlite3.corrupt-*")
     assert line.startswith("WARNING")
     assert str(file) in line
-    assert str(aside) in line
+    assert json.dumps(str(aside)).strip('"') in line
     assert aside.read_bytes() == b"no database" * 1000
     assert [row.entries for row in rows()] == [3]
 
@@ -540,6 +541,7 @@ def test_time_is_over_before_settling(sandbox: Sandbox, rows: Rows) -> None:
     assert [(row.id, row.state, row.owner, row.finish) for row in rows()] == [(row.id, "done", 0, 0) for row in kept]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells a user's folder itself, not by variables")
 def test_folder_of_the_user(sandbox: Sandbox, tmp_path: Path) -> None:
     """Without ANYMATE_STATE_DIR the journal lives in the user's state directory."""
     folders = dict.fromkeys(("HOME", "XDG_STATE_HOME", "LOCALAPPDATA"), str(tmp_path))

@@ -71,6 +71,10 @@ class Bot:
         """Send it a signal."""
         self._process.send_signal(number)
 
+    def kill(self) -> None:
+        """Kill it, so that it can't do anything about it."""
+        self._process.kill()
+
     def go_on(self) -> None:
         """Send it a line."""
         assert self._process.stdin is not None
@@ -94,8 +98,11 @@ class Bot:
 
     def stop(self) -> None:
         """Kill it, and the children that it left behind."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         self._process.communicate()
 
 

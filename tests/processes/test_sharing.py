@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from anymate_guard import UnreachableError, anymate_run
@@ -57,7 +55,7 @@ def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCap
     with running(BODY) as bot:
         bot.until("inside")
         until(lambda: [row.entries for row, _ in rows()] == [5])
-        bot.send(signal.SIGKILL)
+        bot.kill()
         until(lambda: [alive for _, alive in rows()] == [False])
     defaults.shared_client().finish_run(sandbox.runs()[0]["runId"])
     with anymate_run("k") as again:
@@ -71,7 +69,7 @@ def test_killed_while_finishing(sandbox: Sandbox) -> None:
     sandbox.fail_next("FinishRun", delay=60, after=True)
     with running('with anymate_run("k") as run: run.add_entries(3)') as bot:
         until(asked(sandbox, "FinishRun"))
-        bot.send(signal.SIGKILL)
+        bot.kill()
         bot.dead()
     assert run('with anymate_run("other"): pass') == (0, "", "")
     assert finished(sandbox) == [(3, None), (None, None)]

@@ -18,7 +18,8 @@ from tests.support.waiting import until
 
 from .bots import FORK_IS_MEANT, TERMINATED, asked, children, finished, rows, run, running
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+if sys.platform == "win32":
+    pytest.skip("Windows ends a process without asking it", allow_module_level=True)
 
 BLOCK = """
 with anymate_run("k") as run:

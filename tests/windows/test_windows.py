@@ -16,6 +16,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="this is about Windows")
 
 LIMIT = 60
+NAMES = ("CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD", "API_URL", "AUTH_URL")
 COMMAND = (sys.executable, "-m", "anymate_guard")
 BOT = """
 import pathlib, sys, time
@@ -37,6 +38,19 @@ with subprocess.Popen([sys.executable, "bot.py"], stderr=subprocess.DEVNULL) as 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.kill(0, signal.CTRL_C_EVENT)
     sys.exit(0 if bot.wait(30) else "the bot did not mind")
+"""
+# `exec`, to which Ctrl-C comes at the moment at which it starts the command.
+EARLY = """
+import signal, subprocess, sys
+
+class Late(subprocess.Popen):
+    def __init__(self, *args, **more):
+        signal.raise_signal(signal.SIGINT)
+        super().__init__(*args, **more)
+
+subprocess.Popen = Late
+from anymate_guard.__main__ import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -107,6 +121,14 @@ def test_ctrl_c(sandbox: Sandbox) -> None:
     assert _finished(sandbox) == [("Bücher 日本", 3)]
 
 
+def test_ctrl_c_before_the_command(sandbox: Sandbox) -> None:
+    """Ctrl-C that comes when the run is started and the command is not yet, ends the command and finishes the run."""
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    done = _done(sys.executable, _write("early.py", EARLY), "exec", "k", "--", *command)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert _finished(sandbox) == [("k", None)]
+
+
 @pytest.mark.parametrize("code_page", ["cp1252", "cp437", "cp932", "utf-8"])
 def test_code_pages(sandbox: Sandbox, code_page: str) -> None:
     """Texts that the console's code page lacks stop neither the bot's own log nor the commands."""
@@ -159,7 +181,9 @@ def test_a_reader_that_leaves(sandbox: Sandbox) -> None:
     Path("go-on").touch()
     sandbox.fail_next("FinishRun", status=403, times=2)
     _done(sys.executable, _write("bot.py", BOT))
-    with subprocess.Popen([*COMMAND, "journal", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*COMMAND, "journal", "--json"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -179,6 +203,21 @@ def test_a_damaged_journal_that_is_held_open(sandbox: Sandbox) -> None:
     assert b"anymate.journal_unavailable" in bot.stderr
     assert b"it was moved to" not in bot.stderr
     assert _finished(sandbox) == [("Bücher 日本", 3)]
+
+
+def test_lines_of_the_sandbox(sandbox: Sandbox) -> None:
+    """The sandbox prints lines for PowerShell and for cmd; those for cmd point a bot at it."""
+    with subprocess.Popen(
+        [*COMMAND, "sandbox", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        lines = [next(server.stdout).rstrip() for _ in range(15)]
+        powershell, cmd = lines[lines.index("PowerShell:") + 1 :][:6], lines[lines.index("Command Prompt:") + 1 :][:6]
+        assert [line.split()[0] for line in powershell] == [f"$env:ANYMATE_{name}" for name in NAMES]
+        _write("check.cmd", "\r\n".join(["@echo off", *cmd, f'"{sys.executable}" -m anymate_guard check k']))
+        done = _done("cmd", "/c", "check.cmd", ANYMATE_CLIENT_ID="", ANYMATE_API_URL="")
+        server.terminate()
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_demo_leaves_nothing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
