@@ -409,6 +409,8 @@ def test_one_journal_for_a_folder(folder: Path, tmp_path: Path, monkeypatch: pyt
     """However a folder is spelled, a process has one journal in it."""
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
+    if not (tmp_path / "link").is_symlink():
+        pytest.skip("Wine 8 makes links that it does not follow; nothing of ours has been called yet")
     monkeypatch.chdir(tmp_path)
     names = ("state", "link", "./state/../link", str(folder))
     journals = {journal_at(Settings(state_dir=Path(name), disabled=True).state_dir) for name in names}

@@ -17,5 +17,5 @@ else
     python -m pip install --quiet --no-deps --target "$packages" "$folder"/wheel/*.whl
 fi
 cd "$here/.."
-# A short path for what tests write, which Windows limits; and the tests' "http" is not to be found before Python's.
+# A short path for what tests write, which Windows limits.
 PYTHONSAFEPATH=1 exec "$folder/python" -m pytest -p no:cacheprovider --basetemp 'C:\t' "$@"
