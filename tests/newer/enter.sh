@@ -14,6 +14,7 @@ for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST HTTPS_PROXY HTTP_
 done
 exec unshare --mount bash -c '
     set -e
+    mount --bind "$FOLDER" "$FOLDER" # a root that tests can mount in, too
     mount --rbind /proc "$FOLDER/proc"
     mount --rbind /dev "$FOLDER/dev"
     mount --bind "$PROJECT" "$FOLDER/project"

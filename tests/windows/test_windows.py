@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,7 @@ def test_lines_of_the_sandbox(sandbox: Sandbox) -> None:
         [*COMMAND, "sandbox", "--port", "0"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
-        lines = [next(server.stdout).rstrip() for _ in range(15)]
+        lines = [line.strip() for line in islice(filter(str.strip, server.stdout), 14)]
         powershell, cmd = lines[lines.index("PowerShell:") + 1 :][:6], lines[lines.index("Command Prompt:") + 1 :][:6]
         assert [line.split()[0] for line in powershell] == [f"$env:ANYMATE_{name}" for name in NAMES]
         _write("check.cmd", "\r\n".join(["@echo off", *cmd, f'"{sys.executable}" -m anymate_guard check k']))
