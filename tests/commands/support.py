@@ -59,11 +59,11 @@ def journal(**environ: str) -> list[dict[str, Any]]:
     return rows
 
 
-def repeated(table: str, times: int, column: str, value: Callable[[int], object]) -> None:
-    """Repeat the last row of a table of the journal, as many guards would fill it, with other values in a column."""
+def repeated(table: str, key: str, times: int, column: str, value: Callable[[int], object]) -> None:
+    """Repeat the row of a process in a table of the journal, as many guards would, with other values in a column."""
     file = os.path.join(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3")  # noqa: PTH118
     with closing(sqlite3.connect(file)) as connection, connection:
-        cursor = connection.execute(f"SELECT * FROM {table} ORDER BY rowid DESC LIMIT 1")
+        cursor = connection.execute(f"SELECT * FROM {table} WHERE process_key = ?", (key,))
         names = [name for name, *_ in cursor.description]
         row = dict(zip(names, cursor.fetchone(), strict=True))
         connection.executemany(

@@ -65,7 +65,7 @@ def test_long_history(sandbox: Sandbox) -> None:
     finish("jobs", "echo seconds_saved=3600 >> $ANYMATE_KPI_FILE")
     (run,) = json.loads(ended("history", "--json").stdout)
     now = time.time()
-    repeated("history", 1200, "ended", lambda number: now - 60 * number)
+    repeated("history", "jobs", 1200, "ended", lambda number: now - 60 * number)
     done = ended("history")
     assert len(done.stdout.splitlines()) == 1002
     assert done.stdout.endswith("… and 200 more; a later --since, --process or --json shows them\n")

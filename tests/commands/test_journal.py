@@ -251,7 +251,7 @@ def test_long_journal(sandbox: Sandbox) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         owe(sandbox, "mails")
-        repeated("rows", 1000, "id", lambda number: number)
+        repeated("rows", "mails", 1000, "id", lambda number: number)
         first, *rest = [item["state"] for item in journal()]
         assert (first, rest) == ("open", ["owed"] * 1000)
         done = ended("journal")
