@@ -16,7 +16,8 @@ _PLAIN = {"✓": "ok", "!": "!", "✗": "WRONG", "–": "-", "█": "#", "░": 
 def say(command: str, text: str) -> None:
     """Write to stderr; one that can't be written must not end a command that has work to finish."""
     with contextlib.suppress(OSError):
-        print(fitted(f"anymate-guard {command}: {text}", sys.stderr), file=sys.stderr, flush=True)
+        lines = fitted(f"anymate-guard {command}: {text}", sys.stderr)
+        print(f"{lines}\n", end="", file=sys.stderr, flush=True)  # in one piece, as an access log may write beside it
 
 
 def fitted(text: str, stream: TextIO, indent: str = "") -> str:

@@ -234,7 +234,7 @@ def test_names_and_certificates(sandbox: Sandbox) -> None:
 def test_process_is_unknown(sandbox: Sandbox, status: int, remedy: str) -> None:
     """An unknown process, and one that the mate may not run, is a cross with its own remedy."""
     sandbox.fail_next("OkToRun", status=status, times=99)
-    (line,) = marked(checked("jobs", code=1, ANYMATE_TIMEOUT="1"))
+    (line,) = marked(checked("jobs", code=1, ANYMATE_TIMEOUT="5"))
     assert line.startswith("process: OkToRun ")
     assert line.endswith(f"; {remedy}")
 
@@ -270,6 +270,16 @@ def test_journal_owes(sandbox: Sandbox) -> None:
     ended("exec", "jobs", "--", "true")
     (line,) = marked(checked("jobs", code=0), "!")
     assert line.endswith("0 open, 1 owed; anymate-guard journal deliver sends what is owed")
+
+
+def test_journal_with_refused_finish(sandbox: Sandbox) -> None:
+    """A finish that was refused for good is a warning, with the commands that show and drop it."""
+    sandbox.fail_next("FinishRun", status=400)
+    ended("exec", "jobs", "--", "true")
+    (line,) = marked(checked("jobs", code=0), "!")
+    assert line.endswith(
+        "0 open, 0 owed, 1 refused; anymate-guard journal shows why, and anymate-guard journal drop gives it up"
+    )
 
 
 def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path) -> None:
