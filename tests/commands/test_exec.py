@@ -250,7 +250,7 @@ def test_kpis_survive_a_kill(sandbox: Sandbox) -> None:
 def test_anymate_is_unreachable(sandbox: Sandbox) -> None:
     """An outage leaves exit code and output alone, is told in one line, and the finish is not lost."""
     sandbox.close()
-    done = run("echo out; echo entries=3 >> $ANYMATE_KPI_FILE; env | grep RUN_ID; exit 5", ANYMATE_DEADLINE="1")
+    done = run("echo out; echo entries=3 >> $ANYMATE_KPI_FILE; env | grep RUN_ID; exit 5", ANYMATE_DEADLINE="5")
     assert (done.returncode, done.stdout) == (5, "out\n")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("anymate-guard exec: trouble with Anymate: ")
@@ -264,7 +264,7 @@ def test_anymate_is_unreachable(sandbox: Sandbox) -> None:
 def test_require_start(sandbox: Sandbox, tmp_path: Path) -> None:
     """`--require-start` exits with 75 and does not run the command while Anymate is unreachable."""
     sandbox.fail_next("StartRun", status=503, times=100)
-    done = run(f"touch {tmp_path}/marker", "--require-start", ANYMATE_DEADLINE="1")
+    done = run(f"touch {tmp_path}/marker", "--require-start", ANYMATE_DEADLINE="5")
     assert (done.returncode, done.stdout) == (75, "")
     assert "HTTP 503" in done.stderr
     assert done.stderr.endswith("The command was not run.\n")
@@ -275,7 +275,7 @@ def test_require_start(sandbox: Sandbox, tmp_path: Path) -> None:
 def test_require_finish(sandbox: Sandbox, code: int, expected: int) -> None:
     """`--require-finish` exits with 75 if the command succeeded and the finish is owed."""
     sandbox.fail_next("FinishRun", status=503, times=100)
-    done = run(f"exit {code}", "--require-finish", ANYMATE_DEADLINE="1")
+    done = run(f"exit {code}", "--require-finish", ANYMATE_DEADLINE="5")
     assert done.returncode == expected
     assert [row["state"] for row in journal()] == ["owed"]
     assert len(done.stderr.splitlines()) == 1

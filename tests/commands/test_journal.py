@@ -101,7 +101,7 @@ def test_deliver(sandbox: Sandbox) -> None:
 def test_deliver_after_an_outage(sandbox: Sandbox) -> None:
     """`deliver` tries at once when a person asks, however short ago Anymate was unreachable."""
     sandbox.close()
-    assert ended("exec", "jobs", "true", ANYMATE_DEADLINE="1").returncode == 0
+    assert ended("exec", "jobs", "true", ANYMATE_DEADLINE="5").returncode == 0
     sandbox.start()
     done = ended("journal", "deliver")
     assert (done.returncode, done.stdout) == (0, "1 delivered, 0 still owed\n")
@@ -161,7 +161,7 @@ def test_deliver_as_json(sandbox: Sandbox) -> None:
 def test_somebody_elses(sandbox: Sandbox) -> None:
     """What another user owes is not sent with this one's credentials: it is named, and the exit code is 1."""
     sandbox.close()
-    ended("exec", "jobs", "--", "true", ANYMATE_USERNAME="another@sandbox", ANYMATE_DEADLINE="1")
+    ended("exec", "jobs", "--", "true", ANYMATE_USERNAME="another@sandbox", ANYMATE_DEADLINE="5")
     sandbox.start()
     done = ended("journal", "deliver")
     assert done.returncode == 1
@@ -180,7 +180,7 @@ def test_drop(sandbox: Sandbox) -> None:
     """`drop --yes` gives up what is owed to an Anymate that is gone, by the ids that the list shows."""
     sandbox.close()
     for key in ("jobs", "mails"):
-        ended("exec", key, "true", ANYMATE_DEADLINE="1")
+        ended("exec", key, "true", ANYMATE_DEADLINE="5")
     shown_ids = {row["processKey"]: row["id"][:7] for row in journal()}
     done = ended("journal", "drop", "--yes", shown_ids["jobs"], shown_ids["jobs"].upper())
     assert (done.returncode, done.stdout, done.stderr) == (0, "1 dropped\n", "")

@@ -288,7 +288,7 @@ def test_cancelled_while_finishing_a_failed_body(sandbox: Sandbox) -> None:
 
 def test_cancelled_while_a_required_finish_fails(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancellation is not lost to a finish that fails at the same time, even one that is required."""
-    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.fail_next("FinishRun", hang=True)
 
     async def work() -> None:

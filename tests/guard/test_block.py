@@ -41,8 +41,8 @@ def calls(sandbox: Sandbox) -> list[str]:
 @pytest.fixture(name="hasty")
 def _hasty(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Sandbox:
     """The sandbox, for guards that give up soon."""
-    monkeypatch.setenv("ANYMATE_TIMEOUT", "0.3")
-    monkeypatch.setenv("ANYMATE_DEADLINE", "0.5")
+    monkeypatch.setenv("ANYMATE_TIMEOUT", "2")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     return sandbox
 
 

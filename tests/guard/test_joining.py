@@ -112,7 +112,7 @@ def test_required_finish_binds_the_last_one(sandbox: Sandbox) -> None:
 
 def test_joining_a_run_without_an_id(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that requires a start refuses to join a run that Anymate does not know yet; others join it."""
-    monkeypatch.setenv("ANYMATE_DEADLINE", "0.3")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.close()
     with anymate_run("invoice-intake") as run:
         with anymate_run("invoice-intake") as joined:

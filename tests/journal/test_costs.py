@@ -67,7 +67,7 @@ def owe(file: Path, count: int) -> None:
 
 def test_much_is_owed(sandbox: Sandbox, file: Path, steps: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     """With 20 000 finishes owed a guard asks no more of the journal than with 50, in an outage and after it."""
-    monkeypatch.setenv("ANYMATE_DEADLINE", "0.5")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.close()
     guard("a")  # from here on the outage is remembered
     costs = []
@@ -91,7 +91,7 @@ def test_nothing_is_kept_of_finished_guards(
 ) -> None:
     """A program whose journal is locked for weeks keeps nothing of the guards that it has finished without it."""
     guard("a")
-    monkeypatch.setenv("ANYMATE_DEADLINE", "0.5")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     defaults.forget_client()
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -178,3 +178,17 @@ def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows, monkeypatch: p
         assert [row.entries for row in rows()] == [None]
         with anymate_run("b"):
             until(lambda: 3 in [row.entries for row in rows()])
+
+
+def test_disk_without_locks(sandbox: Sandbox, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that knows no locks, as some of networks, there is one warning, and the run is finished."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    with anymate_run("a") as run:
+        run.add_entries(3)
+    (line,) = lines("anymate.journal_unavailable")
+    assert "No locks available" in line
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]

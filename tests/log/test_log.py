@@ -42,7 +42,7 @@ def test_bot_that_configured_nothing(sandbox: Sandbox) -> None:
 def test_trouble_of_a_bot_that_configured_nothing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bot that configured no logging still hears on stderr that its finish was put off."""
     sandbox.fail_next("FinishRun", status=503, times=99)
-    monkeypatch.setenv("ANYMATE_DEADLINE", "2")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "5")
     done = run_bot("""
         from anymate_guard import anymate_run
         with anymate_run("invoice-intake") as run:

@@ -80,7 +80,7 @@ def test_many_daemon_threads_in_an_outage(sandbox: Sandbox) -> None:
         say("inside")
         sys.stdin.readline()
         """
-    with running(text, ANYMATE_DEADLINE="2", ANYMATE_TIMEOUT="1") as bot:
+    with running(text, ANYMATE_DEADLINE="4", ANYMATE_TIMEOUT="2") as bot:
         bot.until("inside")
         sandbox.fail_next("*", hang=True, times=99)
         bot.end()

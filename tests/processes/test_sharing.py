@@ -21,7 +21,7 @@ with anymate_run("k") as run:
 
 def test_late_start_into_another_s_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that met an outage starts late into the run another program is in, and leaves the finish to that."""
-    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.close()
     with anymate_run("k") as late:
         sandbox.start()
@@ -36,7 +36,7 @@ def test_late_start_into_another_s_run(sandbox: Sandbox, monkeypatch: pytest.Mon
 
 def test_settling_a_run_of_another_program(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is owed without a run is started late by settling, not while another program is on its key."""
-    monkeypatch.setenv("ANYMATE_DEADLINE", "1")
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.close()
     with anymate_run("k") as late:
         late.add_entries(1)
@@ -121,3 +121,17 @@ def test_exit_puts_back_what_was_given_up(sandbox: Sandbox) -> None:
     assert [(row.entries, alive) for row, alive in rows()] == [(3, False)]
     assert run("with anymate_run('other'): pass") == (0, "", "")
     assert finished(sandbox) == [(3, None), (None, None)]
+
+
+def test_system_with_locks_of_processes_only(sandbox: Sandbox) -> None:
+    """Where only processes can hold locks, not open files, as on macOS, bots are known to be alive, or dead, too."""
+    old = "import fcntl\nif hasattr(fcntl, 'F_OFD_SETLK'): del fcntl.F_OFD_SETLK\n"
+    with running(old + BODY) as bot:
+        bot.until("inside")
+        until(lambda: [(row.entries, alive) for row, alive in rows()] == [(5, True)])
+        assert run(old + 'with anymate_run("k"): pass')[0] == 0
+        assert [one["finished"] for one in sandbox.runs()] == [False]
+        bot.send(signal.SIGKILL)
+        bot.dead()
+    assert run('with anymate_run("k") as run: run.add_entries(1)')[0] == 0
+    assert finished(sandbox) == [(6, None)]

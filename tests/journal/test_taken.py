@@ -1,0 +1,63 @@
+"""A bot that another program took for dead, though it is alive."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from anymate_guard import anymate_run
+from anymate_guard._journal.rows import Row
+from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
+
+Rows = Callable[[], list[Row]]
+
+SENDING = "UPDATE rows SET owner = 4711, state = 'finishing', finish = 77"
+SENT = "DELETE FROM rows"
+
+
+def another_program(file: Path, statement: str) -> None:
+    """Let another program do something to the rows."""
+    with closing(sqlite3.connect(file, timeout=10)) as other, other:
+        other.execute(statement)
+
+
+def credited(sandbox: Sandbox) -> int:
+    """The entries of all runs, which all have to be finished."""
+    assert all(run["finished"] for run in sandbox.runs())
+    return sum(run["overwriteEntries"] or 0 for run in sandbox.runs())
+
+
+@pytest.mark.parametrize("more", [3, 0])
+@pytest.mark.parametrize(("statement", "by_others"), [(SENDING, 0), (SENT, 2)])
+def test_row_that_was_taken(
+    sandbox: Sandbox, file: Path, rows: Rows, statement: str, by_others: int, more: int
+) -> None:
+    """What another program took from a live bot is credited once, and so is what the bot records from then on."""
+    with anymate_run("a") as run:
+        run.add_entries(2)
+        until(lambda: [row.entries for row in rows()] == [2])
+        another_program(file, statement)
+        if more:
+            run.add_entries(more)
+            until(lambda: more in [row.entries for row in rows()])
+    with anymate_run("b"):
+        pass
+    assert credited(sandbox) == 2 + more - by_others
+    assert rows() == []
+
+
+def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """A bot that is taken for dead again and again is credited each part once."""
+    with anymate_run("a") as run:
+        for part in (2, 3, 4):
+            run.add_entries(part)
+            until(lambda part=part: [row.entries for row in rows()] == [part])  # type: ignore[misc]
+            another_program(file, SENT)
+        run.add_entries(5)
+    assert credited(sandbox) == 5
+    assert rows() == []
