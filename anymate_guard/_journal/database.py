@@ -110,9 +110,10 @@ class Database:
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
 
     def _sync(self) -> None:
-        while self._unnamed:
-            _sync_folder(self._unnamed[-1].parent)
-            self._unnamed.pop()
+        for name in list(self._unnamed):
+            _sync_folder(name.parent)
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._unnamed.remove(name)
         if self._durable:
             return  # each transaction was
         with contextlib.suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sqlite3
 import sys
@@ -18,7 +19,7 @@ import pytest
 from anymate_guard import anymate_run
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST, until
 
 Rows = Callable[[], list[Row]]
 Lines = Callable[[str], list[str]]
@@ -140,6 +141,21 @@ def test_disk_that_is_broken(
     assert "Input/output error" in line
     assert "see whether the disk is full or broken" in line
     broken.set()
+    assert [row.entries for row in rows()] == [3]
+
+
+def test_disk_that_takes_long(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that is left while the recorder waits for the disk waits for it, too, and both go on."""
+    together, number, sync = threading.Barrier(2), itertools.count(), os.fsync
+
+    def fsync(file: int) -> None:
+        if next(number) < 2:
+            together.wait(LONGEST)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stored(sandbox)
+    assert next(number) >= 2
     assert [row.entries for row in rows()] == [3]
 
 
