@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 
 class Clock:
-    """The monotonic clock and the time of day; who sleeps by it puts it forward.
+    """The monotonic clock and the time of day; the thread that made it puts it forward by sleeping.
 
     Attributes:
         ahead: By how many seconds it was put forward.
@@ -17,6 +18,7 @@ class Clock:
         self.ahead = 0.0
         self.sleeps: list[float] = []
         self._began = time.monotonic(), time.time()
+        self._sleep, self._thread = time.sleep, threading.get_ident()
 
     def monotonic(self) -> float:
         """Give the monotonic time."""
@@ -27,6 +29,9 @@ class Clock:
         return self._began[1] + self.ahead
 
     def sleep(self, seconds: float) -> None:
-        """Put the clock forward."""
+        """Put the clock forward; other threads, such as those of tests before, really sleep."""
+        if threading.get_ident() != self._thread:
+            self._sleep(seconds)
+            return
         self.sleeps.append(seconds)
         self.ahead += seconds
