@@ -18,6 +18,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
 Rows = Callable[[], list[Row]]
 Lines = Callable[[str], list[str]]
@@ -97,7 +98,7 @@ def test_nothing_is_kept_of_finished_guards(
         other.execute("BEGIN IMMEDIATE")
         guard("b")
         assert all(run["finished"] for run in sandbox.runs())
-        assert journal_at(folder).idle
+        until(lambda: journal_at(folder).idle)
 
 
 def test_warning_of_each_hour(sandbox: Sandbox, folder: Path, lines: Lines) -> None:
