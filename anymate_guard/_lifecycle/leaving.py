@@ -82,7 +82,7 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
         return
     yield Drop({shared.entry.row.id})
     program.remove(shared)
-    if settle_others:
+    if settle_others and not shared.entry.row.adopted:  # it would be sent in the run that was to be adopted
         yield from settle(way, shared.entry.row)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from anymate_guard import AnymateClient, Settings, anymate_run
+from anymate_guard import AnymateClient, NotOkToRun, Settings, anymate_run
 from anymate_guard.sandbox import Sandbox
 from anymate_guard.sandbox._state.tokens import CREDENTIALS
 from tests.support.faults import reset_before
@@ -90,6 +90,19 @@ def test_what_is_owed_beside_an_adopted_run(sandbox: Sandbox) -> None:
             assert is_open(sandbox)
     run(OTHER)
     assert sorted(finished(sandbox), key=str) == [(10, None), (3, None), (None, None)]
+
+
+def test_adopted_run_of_a_guard_that_may_not_run(sandbox: Sandbox) -> None:
+    """A guard that adopts a run, and hears that it is not OK to run, leaves that run to who has started it."""
+    sandbox.close()
+    run("with anymate_run('k') as run: run.add_entries(3)", **SHORT)
+    sandbox.start()
+    sandbox.set_process("k", stopped=True)
+    with AnymateClient(Settings.from_env()) as client:
+        adopted = client.start_run("k")
+        with pytest.raises(NotOkToRun), anymate_run("k", client=client, run_id=adopted, check_ok_to_run=True):
+            pytest.fail("the body ran")
+        assert is_open(sandbox)
 
 
 def test_dead_bot_before_adopters(sandbox: Sandbox) -> None:
