@@ -131,7 +131,7 @@ def test_system_with_locks_of_processes_only(sandbox: Sandbox) -> None:
         until(lambda: [(row.entries, alive) for row, alive in rows()] == [(5, True)])
         assert run(old + 'with anymate_run("k"): pass')[0] == 0
         assert [one["finished"] for one in sandbox.runs()] == [False]
-        bot.send(signal.SIGKILL)
+        bot.kill()
         bot.dead()
     assert run('with anymate_run("k") as run: run.add_entries(1)')[0] == 0
     assert finished(sandbox) == [(6, None)]
