@@ -156,7 +156,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
         occupied = False
     if written or occupied:
         yield GiveBack({*way.claims.rows, row.id}, way.claims.unsent)
-        return (yield from _stored(shared, "the journal can't be written"))
+        return (yield from _stored(shared, "the journal can't be written", on_disk=written))
     finish = Finish((row,), known=row.finish != 0)
     try:
         if row.run_id is None:
@@ -176,9 +176,9 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     return None
 
 
-def _stored(shared: Shared, error: object) -> Life[Trouble]:
-    facts = Finish((shared.entry.row,)).facts
-    yield say("warning", "finish_stored", **facts, error=str(error))
+def _stored(shared: Shared, error: object, *, on_disk: bool = True) -> Life[Trouble]:
+    facts = {**Finish((shared.entry.row,)).facts, "error": str(error)}
+    yield say("warning", "finish_stored", **facts) if on_disk else say("error", "finish_lost", **facts)
     return UnreachableError("FinishRun", str(error))
 
 

@@ -276,10 +276,12 @@ def test_leaving_while_the_journal_is_locked(sandbox: Sandbox) -> None:
 
 
 def test_leaving_a_live_bot_s_run_while_the_journal_is_locked(sandbox: Sandbox) -> None:
-    """A bot that enters and leaves while the journal is locked does not end the run that another one is in."""
+    """A bot that comes and goes while the journal is locked ends no run of another; its KPIs are in its log."""
     with at_work(10) as live:
         with locked():
-            comes_and_goes(**SHORT)
+            complaint = run("with anymate_run('k') as run: run.add_entries(1)", **SHORT)[2]
+            assert "anymate.finish_lost process_key=k" in complaint
+            assert "entries=1" in complaint
             assert is_open(sandbox)
         assert live.end() == (0, "", "")
     assert all(one["finished"] for one in sandbox.runs())
