@@ -95,7 +95,7 @@ def moments(history: list[Event], dice: random.Random) -> list[int]:
         places.append(dice.randrange(len(history)))
         places.append(bisect(begun, dice.uniform(begun[0], begun[-1])) - 1)
         places.append(dice.choice(left) + dice.randrange(3))
-    return sorted(places)
+    return sorted(min(place, len(history) - 1) for place in places)
 
 
 def rewind(sandbox: Sandbox, runs: list[Run], moment: float) -> None:
