@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import os
 import re
+import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import until
 
 from .support import ended, journal, needs_sh, recorded, repeated, started, under_way
@@ -286,3 +294,97 @@ def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path, arguments
     assert str(file) in done.stderr
     assert "ANYMATE_STATE_DIR" in done.stderr
     assert "Nothing is open" not in done.stdout
+
+
+OUTAGE = """
+import logging, sys
+logging.disable()
+from anymate_guard import anymate_run
+for number in range(int(sys.argv[1])):
+    with anymate_run(f"jobs-{number}") as run:
+        run.add_entries()
+"""
+
+
+def outage(sandbox: Sandbox, count: int, **environ: str) -> None:
+    """Let many finishes be owed, each of another process."""
+    sandbox.close()
+    command = [sys.executable, "-c", OUTAGE, str(count)]
+    subprocess.run(command, env={**os.environ, **environ}, check=True, timeout=60)
+    sandbox.start()
+
+
+@pytest.fixture(name="slow")
+def _slow(sandbox: Sandbox) -> Iterator[FaultProxy]:
+    with FaultProxy(sandbox.url) as proxy:
+        yield proxy
+
+
+def via(proxy: FaultProxy) -> dict[str, str]:
+    """The variables that lead through a proxy, and give up soon."""
+    return {"ANYMATE_API_URL": proxy.url, "ANYMATE_AUTH_URL": proxy.url, "ANYMATE_DEADLINE": "10"}
+
+
+def credited(sandbox: Sandbox) -> list[int | None]:
+    """The entries of every run that is finished."""
+    return [run["overwriteEntries"] for run in sandbox.runs() if run["finished"]]
+
+
+def test_several_are_delivered_at_once(sandbox: Sandbox, slow: FaultProxy) -> None:
+    """Of a long backlog, four finishes are under way at once; each is delivered once."""
+    outage(sandbox, 130, **via(slow))
+    together = threading.Barrier(4)
+
+    def meet(exchange: Exchange) -> None:
+        together.wait(20)
+        exchange.answer(*exchange.forward())
+
+    slow.break_next("FinishRun", meet, times=4)
+    done = ended("journal", "deliver", **via(slow))
+    assert (done.stdout, done.returncode) == ("130 delivered, 0 still owed\n", 0)
+    assert not together.broken
+    assert credited(sandbox) == [1] * 130
+
+
+def held_at(proxy: FaultProxy, number: int) -> threading.Event:
+    """Let the finish of this number wait for the event that comes back."""
+    go_on, numbers = threading.Event(), itertools.count(1)
+
+    def hold(exchange: Exchange) -> None:
+        if next(numbers) == number:
+            go_on.wait(60)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("FinishRun", hold, times=math.inf)
+    return go_on
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
+def test_progress(sandbox: Sandbox, slow: FaultProxy) -> None:
+    """On a terminal a line says how many finishes are left and when it will be done; it is gone at the end."""
+    from tests.support.screen import screen
+
+    outage(sandbox, 3, **via(slow))
+    go_on = held_at(slow, 3)
+    patient = {**via(slow), "ANYMATE_TIMEOUT": "60", "ANYMATE_DEADLINE": "60"}
+    with screen("journal", "deliver", **patient) as terminal:
+        terminal.until(" 1 left, done in ")
+        go_on.set()
+        terminal.until("3 delivered, 0 still owed")
+        assert len(terminal.lines) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches a whole console there")
+def test_interrupted(sandbox: Sandbox, slow: FaultProxy) -> None:
+    """A delivery that is interrupted loses nothing, and delivers nothing twice: the next one sends the rest."""
+    outage(sandbox, 40, **via(slow))
+    go_on = held_at(slow, 5)
+    with started("journal", "deliver", **via(slow)) as process:
+        until(lambda: len(credited(sandbox)) >= 4)
+        process.send_signal(signal.SIGINT)
+        go_on.set()
+        process.wait(30)
+    assert process.returncode != 0
+    assert len(credited(sandbox)) < 40
+    assert ended("journal", "deliver", **via(slow)).returncode == 0
+    assert credited(sandbox) == [1] * 40
