@@ -146,6 +146,52 @@ def test_cheap_import() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_cheap_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bot with one guarded run imports nothing that it can do without: most bots are a process for one run."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):  # requests is asked what they mean
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for _ in range(2):  # the first one makes the journal
+        done = run_bot("""
+            import sys
+            from anymate_guard import anymate_run
+            with anymate_run("invoice-intake"):
+                pass
+            needless = {
+                "argcomplete", "asyncio", "certifi", "charset_normalizer", "concurrent.futures", "dataclasses", "html",
+                "http.cookiejar", "idna", "importlib.metadata", "multiprocessing", "platformdirs", "requests", "rich",
+                "structlog", "subprocess", "tempfile", "urllib.request", "urllib3", "werkzeug",
+            }
+            print(sorted(needless & set(sys.modules)))
+        """)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_structlog_in_the_body(sandbox: Sandbox) -> None:
+    """A bot that configures structlog in the body has its lines carry the run from the next guard on."""
+    done = run_bot("""
+        from anymate_guard import anymate_run
+        for number in (1, 2):
+            with anymate_run(f"process-{number}"):
+                import structlog
+                if number == 1:
+                    structlog.configure(processors=[
+                        structlog.contextvars.merge_contextvars,
+                        structlog.processors.JSONRenderer(),
+                    ])
+                structlog.get_logger().info("bot.at_work")
+    """)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    numbers = [run["runId"] for run in sandbox.runs()]
+    at_work = [line for line in lines if line["event"] == "bot.at_work"]
+    assert at_work == [
+        {"event": "bot.at_work"},
+        {"event": "bot.at_work", "process_key": "process-2", "run_id": numbers[1]},
+    ]
+    finished = [line["process_key"] for line in lines if line["event"] == "anymate.run_finished"]
+    assert finished == ["process-1", "process-2"]
+
+
 def test_levels(caplog: pytest.LogCaptureFixture) -> None:
     """The program decides by the logger's level what it hears."""
     with caplog.at_level("WARNING", "anymate_guard"):
