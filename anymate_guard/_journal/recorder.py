@@ -92,11 +92,9 @@ def _before_fork(paused: Taken) -> None:
     _thread = None
     thread.stop.set()
     thread.join(_FORKING)
-    if thread.native_id == os.getpid():
-        return  # gevent's threads are all of the main thread
-    # For a moment after that the operating system still counts it.
-    end = time.monotonic() + _FORKING
-    while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < end:  # noqa: PTH110
+    # For a moment after that the operating system still counts it. (gevent's threads are all of the main thread.)
+    end, task = time.monotonic() + _FORKING, f"/proc/self/task/{thread.native_id}"
+    while thread.native_id != os.getpid() and os.path.exists(task) and time.monotonic() < end:  # noqa: PTH110
         time.sleep(0)
 
 
