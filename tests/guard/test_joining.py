@@ -12,7 +12,9 @@ import pytest
 import structlog
 
 from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
+from anymate_guard._guard import defaults, driver
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import client_of
 from tests.support.waiting import LONGEST, until
 
 
@@ -232,3 +234,18 @@ def test_context_after_any_order(sandbox: Sandbox) -> None:
     with pytest.raises(NoCurrentRun):
         current_run()
     assert structlog.contextvars.get_contextvars() == before
+
+
+def test_no_time_to_wait_for_another_thread(sandbox: Sandbox) -> None:
+    """A guard whose deadline ends while another thread still starts the run of its key goes on without a run."""
+    sandbox.fail_next("StartRun", hang=True)
+    thread = threading.Thread(target=anymate_run("invoice-intake")(lambda: None))
+    thread.start()
+    until(lambda: "StartRun" in operations(sandbox))
+    with client_of(sandbox, deadline=0.5) as client, anymate_run("invoice-intake", client=client) as run:
+        run.add_entries(2)
+        assert run.run_id is None
+        sandbox._world.alarm.ring()
+        thread.join()
+    driver.settle_all(defaults.shared_client())
+    assert sorted(run["overwriteEntries"] or 0 for run in sandbox.runs()) == [0, 2]

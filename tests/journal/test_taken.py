@@ -18,6 +18,7 @@ Rows = Callable[[], list[Row]]
 
 SENDING = "UPDATE rows SET owner = 4711, state = 'finishing', finish = 77"
 SENT = "DELETE FROM rows"
+MESS = "UPDATE rows SET entries = -1"
 
 
 def another_program(file: Path, statement: str) -> None:
@@ -33,7 +34,7 @@ def credited(sandbox: Sandbox) -> int:
 
 
 @pytest.mark.parametrize("more", [3, 0])
-@pytest.mark.parametrize(("statement", "by_others"), [(SENDING, 0), (SENT, 2)])
+@pytest.mark.parametrize(("statement", "by_others"), [(SENDING, 0), (SENT, 2), (MESS, 0)])
 def test_row_that_was_taken(
     sandbox: Sandbox, file: Path, rows: Rows, statement: str, by_others: int, more: int
 ) -> None:
@@ -44,7 +45,7 @@ def test_row_that_was_taken(
         another_program(file, statement)
         if more:
             run.add_entries(more)
-            until(lambda: more in [row.entries for row in rows()])
+            until(lambda: more in [row.entries for row in rows()] or statement == MESS)
     with anymate_run("b"):
         pass
     assert credited(sandbox) == 2 + more - by_others

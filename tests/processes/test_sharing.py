@@ -135,3 +135,28 @@ def test_system_with_locks_of_processes_only(sandbox: Sandbox) -> None:
         bot.dead()
     assert run('with anymate_run("k") as run: run.add_entries(1)')[0] == 0
     assert finished(sandbox) == [(6, None)]
+
+
+def test_killed_while_starting(sandbox: Sandbox) -> None:
+    """A bot that was killed while it started leaves nothing behind for which there would be credit."""
+    sandbox.fail_next("StartRun", hang=True)
+    with running('with anymate_run("k") as run: run.add_entries(3)') as bot:
+        until(asked(sandbox, "StartRun"))
+        bot.kill()
+        bot.dead()
+    until(lambda: [alive for _, alive in rows()] == [False])
+    assert run('with anymate_run("k") as run: run.add_entries(1)')[0] == 0
+    assert finished(sandbox) == [(1, None)]
+
+
+def test_waiting_for_another_program_to_finish(sandbox: Sandbox) -> None:
+    """A guard that meets another program which finishes its key's run waits for that, then has a run of its own."""
+    sandbox.fail_next("FinishRun", delay=1)
+    with running(BODY) as bot:
+        bot.until("inside")
+        bot.go_on()
+        until(asked(sandbox, "FinishRun"))
+        with anymate_run("k") as run:
+            run.add_entries(1)
+        bot.end()
+    assert finished(sandbox) == [(5, None), (1, None)]
