@@ -119,7 +119,7 @@ class Driver:
                 time.sleep(ask.seconds)
             case GiveBack():
                 self.journal.give_back(ask.numbers, ask.unsent)
-                self.journal.clear(_CLEARING)
+                self.journal.clear(_CLEARING, durable=True)
             case _:  # Drop
                 self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)

@@ -101,10 +101,12 @@ class Journal:
                 else:
                     self._wanted.pop(number, None)
 
-    def clear(self, patience: float) -> None:
-        """Let the file follow, if that can be done soon; else it is done at the next look."""
+    def clear(self, patience: float, *, durable: bool = False) -> None:
+        """Let the file follow, if that can be done soon, and see that it is on the disk; else a look does so later."""
         with contextlib.suppress(Unavailable):
             self._patiently(self._match, patience)
+            if durable:
+                self._sync()
 
     def is_written(self, row: Row) -> bool:
         """Whether the file holds a row that somebody may send: one that is `starting` there is dropped by everybody."""
