@@ -275,16 +275,23 @@ def test_eight_threads(sandbox: Sandbox, first_in_is_first_out: bool) -> None:
 
 def test_gathered_tasks(sandbox: Sandbox) -> None:
     """Gathered calls of one decorated coroutine function share its run, and each sees its own context."""
+    inside: list[int] = []
+    together: asyncio.Event
 
     @anymate_run("invoice-intake")
     async def work(number: int) -> int:
         with current_run().attempt() as attempt:
-            await asyncio.sleep(0.001 * (8 - number))
+            inside.append(number)
+            if len(inside) == 8:
+                together.set()
+            await together.wait()
             assert current_run() is attempt
             current_run().add_entries(number)
         return number
 
     async def main() -> list[int]:
+        nonlocal together
+        together = asyncio.Event()
         return await asyncio.gather(*(work(number) for number in range(8)))
 
     assert asyncio.run(main()) == list(range(8))
