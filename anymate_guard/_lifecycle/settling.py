@@ -63,7 +63,8 @@ def settle_claimed(
                     all_well &= delivery.state in {"acknowledged", "left"}
                 if delivery is None or isinstance(delivery.trouble, UnreachableError | AuthenticationError):
                     rest = owed[place if delivery is None else place + 1 :]
-                    yield from _give_back(way, [finish for others in rest for finish in others])
+                    # Not waiting for the disk: after a power cut they are owed, or claimed by a dead program.
+                    yield from _give_back(way, [finish for others in rest for finish in others], durable=False)
                     return False
             owed = yield from way.apply(lambda view: rules.claim(view, row, way.claims, standing))
     except Unavailable:
@@ -160,7 +161,7 @@ def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
 
 
 def _put_off(way: Way, finish: Finish, trouble: Trouble) -> Life[Delivery]:
-    yield from _keep(way, [finish], str(trouble), reachable=isinstance(trouble, ApiError))
+    yield from _keep(way, [finish], str(trouble), reachable=isinstance(trouble, ApiError), durable=True)
     status = trouble.status if isinstance(trouble, ApiError) else None
     yield say("warning", "finish_stored", **_facts(finish, trouble), status=status)
     return Delivery(finish, "owed", trouble)
@@ -173,12 +174,15 @@ def _refuse(way: Way, finish: Finish, error: ApiError) -> Life[Delivery]:
     return Delivery(finish, "refused", error)
 
 
-def _give_back(way: Way, finishes: Sequence[Finish], trouble: Trouble | None = None) -> Life[None]:
+def _give_back(
+    way: Way, finishes: Sequence[Finish], trouble: Trouble | None = None, *, durable: bool = True
+) -> Life[None]:
     """Give back finishes that were not tried."""
-    yield from _keep(way, finishes, str(trouble or "there was no time for it"), reachable=not way.outage)
+    reason = str(trouble or "there was no time for it")
+    yield from _keep(way, finishes, reason, reachable=not way.outage, durable=durable)
 
 
-def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool) -> Life[None]:
+def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool, durable: bool) -> Life[None]:
     if not finishes:
         return
 
@@ -187,7 +191,7 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool)
             rules.put_off(view, finish, reason, way.claims, reachable=reachable)
         return set(view.puts)
 
-    kept = yield from _write(way, finishes, rule, durable=True)  # but for what another program has taken or settled
+    kept = yield from _write(way, finishes, rule, durable=durable)  # but for what another program has taken or settled
     way.claims.rows -= rules.numbers_of(finishes) if kept is None else kept
 
 
