@@ -68,7 +68,7 @@ def test_output_that_cannot_be_written(sandbox: object) -> None:
         done = subprocess.run(
             [*COMMAND, "journal"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONGEST, check=False
         )
-    assert done.returncode == 1
+    assert done.returncode != 0
     assert "No space left on device" in done.stderr
 
 
