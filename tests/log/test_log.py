@@ -161,7 +161,7 @@ def test_cheap_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
             needless = {
                 "argcomplete", "asyncio", "certifi", "charset_normalizer", "concurrent.futures", "dataclasses", "html",
                 "http.cookiejar", "idna", "importlib.metadata", "multiprocessing", "platformdirs", "requests", "rich",
-                "structlog", "subprocess", "tempfile", "urllib.request", "urllib3", "werkzeug",
+                "structlog", "tempfile", "urllib.request", "urllib3", "werkzeug",
             }
             print(sorted(needless & set(sys.modules)))
         """)
