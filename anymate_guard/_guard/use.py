@@ -47,6 +47,7 @@ class Use:
         self._scope: Scope | None = None
 
     def enter(self) -> Run:
+        """Get into a run."""
         self._hold_signals()
         shared = self._into_run(self._driver.way())
         if self._holds_signals:
@@ -54,6 +55,7 @@ class Use:
         return self._open(shared.run)
 
     async def aenter(self) -> Run:
+        """Get into a run, without holding up the event loop."""
         from concurrent.futures import Future
 
         # The signals, the current run and the log's context belong to this task, so they are set here, not in a thread.
@@ -76,6 +78,7 @@ class Use:
         self._close()
 
     def exit(self, error: BaseException | None) -> None:
+        """Get out of the run, whatever ended the body."""
         try:
             if isinstance(error, GeneratorExit) and self._driver.journal.in_transaction:
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
@@ -89,6 +92,7 @@ class Use:
             self._close_after(error)
 
     async def aexit(self, error: BaseException | None) -> None:
+        """Get out of the run, without holding up the event loop; a cancellation waits for that."""
         import asyncio
         from concurrent.futures import Future
 
