@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
+from anymate_guard._process.fork import importing
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -79,7 +81,8 @@ def _any_spelling(char: str) -> str:
     """A pattern for one character as servers may echo it."""
     if _PLAIN.fullmatch(char):
         return char.replace(".", r"\.")
-    import html  # for an answer that is quoted
+    with importing():
+        import html  # for an answer that is quoted
 
     escaped = {
         quote(char, safe=""),

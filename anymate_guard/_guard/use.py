@@ -37,8 +37,10 @@ class Use:
         self._options = options
         with importing():
             from anymate_guard._guard import driver  # with the client and the journal, 40 ms
+            from anymate_guard._lifecycle import entering, leaving
             from anymate_guard._lifecycle.sharing import Place
 
+        self._entering, self._leaving = entering.entering, leaving.leaving
         self._program = driver.program
         self._driver = driver.Driver(self._client)
         self._place = Place()
@@ -125,11 +127,10 @@ class Use:
 
     def _into_run(self, way: Way) -> Shared:
         from anymate_guard._api.client import check_proxies
-        from anymate_guard._lifecycle.entering import entering
 
         if not self._client.settings.disabled:
             check_proxies(self._client)  # now, as an adopter calls when its body is over
-        return self._driver.run(entering(self._program, self._place, way, self._process_key, self._options))
+        return self._driver.run(self._entering(self._program, self._place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
@@ -137,13 +138,12 @@ class Use:
         return run
 
     def _leave(self, error: BaseException | None) -> None:
-        from anymate_guard._lifecycle.leaving import leaving
-
         if os.getpid() != self._process:  # a forked child leaves it to its parent
             return
         outcome, failure = outcome_of(error), message_of(error)
         way = self._driver.way()
-        self._driver.run(leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure))
+        life = self._leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
+        self._driver.run(life)
 
     def _close_after(self, error: BaseException | None) -> None:
         """Put things back; an exit that a signal asked for, and that the body did not leave with, is raised now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401  # which a name would have imported later: a fork might come then
 import functools
 import socket
 import ssl

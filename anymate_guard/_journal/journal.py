@@ -26,7 +26,7 @@ T = TypeVar("T")
 _LOOK = 1.0  # seconds between two looks for programs that died
 _LOOKING = 0.2  # seconds for which a look waits for a locked file
 _HOUR = 3600.0
-_FORKING = 1.0  # seconds that a fork waits for who is at the file
+_FORKING = 10.0  # seconds that a fork waits for who is at the file: to make it may take some
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
 _POLL = 0.01
 

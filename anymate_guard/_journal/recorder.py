@@ -17,7 +17,7 @@ from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
 
 _EVERY = 0.4  # seconds
-_FORKING = 1.0  # seconds that a fork waits for the thread to end
+_FORKING = 10.0  # seconds that a fork waits for the thread to end
 
 _lock = Lock()
 _thread: _Thread | None = None
