@@ -169,6 +169,7 @@ class Database:
     def _prepare(self, connection: Connection) -> None:
         """Set up a connection, and the tables in a new file."""
         connection.execute("PRAGMA page_size = 1024")  # in a new file; a page is written for every change
+        connection.execute("PRAGMA cache_size = -256")  # KiB: a rule reads little, and a history is long
         self._choose_mode(connection)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute("BEGIN" if version else "BEGIN IMMEDIATE")  # others may hold the lock of one that is made
