@@ -29,7 +29,6 @@ T = TypeVar("T")
 
 _READING = 0.2  # seconds to wait for a journal that can't even be read
 _CLEARING = 0.5  # seconds to wait for one that can't be written, when something is given back
-
 _TELLING = 0.2  # seconds between two tidings of a long delivery
 
 program = Program()

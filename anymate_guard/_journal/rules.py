@@ -157,10 +157,10 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
     """
     view.reachable = True
     ours = view.ours(finish)
-    taken = [row for row in finish.rows if row.id in view.taken]
     refused = [row for row in ours if row.adopted or row.again]
     old = [row for row in ours if row not in refused and row.recorded < view.boot]
     rest = [row for row in ours if row not in refused and row not in old]
+    uncertain = [*old, *(row for row in finish.rows if row.id in view.taken)]
     if old:
         view.history.append((Finish(tuple(old)), "before the machine was started"))
     for row in old:
@@ -168,11 +168,11 @@ def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None,
     _refuse(view, refused, "the run was not open any more")
     rows = [row.but(run_id=None, finish=0, again=True) for row in rest]
     if not rows:
-        return None, [*old, *taken], refused
+        return None, uncertain, refused
     if any(view.in_use(other) for other in view.of_process(rows[0]) if other.id not in finish.numbers):
         give_back(view, rows)
-        return None, [*old, *taken], refused
-    return _take(view, rows, claims), [*old, *taken], refused
+        return None, uncertain, refused
+    return _take(view, rows, claims), uncertain, refused
 
 
 def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
