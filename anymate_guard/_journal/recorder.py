@@ -5,7 +5,6 @@ Its thread is not there while the process forks: Python warns of a fork beside t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -84,12 +83,13 @@ def _has_more(thread: _Thread) -> bool:
 
 def _before_fork(paused: Taken) -> None:
     global _thread, _paused
-    thread = _thread
-    if thread is None or thread is threading.current_thread():
-        return
-    _paused += 1
-    paused.append(thread)
-    _thread = None
+    with _lock:  # also while the thread is being started
+        thread = _thread
+        if thread is None or thread is threading.current_thread():
+            return
+        _paused += 1
+        paused.append(thread)
+        _thread = None
     thread.stop.set()
     thread.join(_FORKING)
     # For a moment after that the operating system still counts it. (gevent's threads are all of the main thread.)
@@ -100,9 +100,9 @@ def _before_fork(paused: Taken) -> None:
 
 def _after_fork_in_parent(paused: Taken) -> None:
     global _paused
-    with contextlib.suppress(IndexError):
-        paused.pop()
-        _paused -= 1
+    if paused:
+        with _lock:
+            _paused -= 1
         begin()
 
 

@@ -19,15 +19,19 @@ if sys.platform == "win32":
     pytest.skip("signals are another matter there", allow_module_level=True)
 
 COUNT = """
-import os, signal, sys
+import os, select, signal, sys
 caught = []
 def catch(number, _):
     caught.append(number)
     os.write(1, b"%d\\n" % number)
+woken, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)  # else one that comes just before a read that waits is seen when that ends
 for name in ("SIGTERM", "SIGINT", "SIGHUP"):
     signal.signal(getattr(signal, name), catch)
 print("ready", flush=True)
-sys.stdin.readline()
+while 0 not in select.select([0, woken], [], [])[0]:
+    os.read(woken, 100)
 sys.exit(len(caught))
 """
 

@@ -16,6 +16,12 @@ from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, r
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform can't fork")
 
 
+@pytest.fixture(name="unmeasured")
+def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave coverage out: a child that is forked beside threads at work may wait for a lock of coverage's for ever."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 def test_child_that_unwinds_through_the_guard(sandbox: Sandbox) -> None:
     """A forked child that leaves the block by itself sends nothing; the run is finished once, by its parent."""
     text = """
@@ -77,6 +83,7 @@ def test_terminated_child_dies_of_the_signal(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(None, None)]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_fork_while_other_threads_are_at_it(sandbox: Sandbox) -> None:
     """Children forked while other threads enter and leave guards can enter and leave their own."""
     text = """
@@ -227,6 +234,7 @@ def test_ctrl_c_while_the_bot_forks(sandbox: Sandbox) -> None:
     assert sorted(finished(sandbox), key=str) == [(1, None), (2, None)]
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_threads_that_fork_at_once(sandbox: Sandbox) -> None:
     """Threads that fork at the same time get back what each of them gave up for it, and no more."""
     text = """
