@@ -36,9 +36,15 @@ def fork():
         os._exit(0)
     os.waitpid(child, 0)
 
+# In steps: Python sees a signal that comes just before a sleep only when that ends.
 def wait():
     say("inside")
-    time.sleep(60)
+    while True:
+        time.sleep(0.1)
+
+async def idle():
+    while True:
+        await asyncio.sleep(0.1)
 """
 
 

@@ -39,7 +39,7 @@ COROUTINE = """
 async def main():
     current_run().add_entries(3)
     say("inside")
-    await asyncio.sleep(60)
+    await idle()
 
 asyncio.run(main())
 """
@@ -48,7 +48,7 @@ async def main():
     async with anymate_run("k") as run:
         run.add_entries(3)
         say("inside")
-        await asyncio.gather(asyncio.sleep(60), asyncio.sleep(60))
+        await asyncio.gather(idle(), idle())
 
 asyncio.run(main())
 """
