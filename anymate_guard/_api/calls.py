@@ -79,7 +79,7 @@ class Caller:
             UnreachableError: There is no time for another try.
         """
         _warn_if_insecure(request.base)
-        attempt = 0
+        attempt, before = 0, ""
         while True:
             attempt += 1
             answer = self._opened().exchange(request, deadline)
@@ -90,7 +90,9 @@ class Caller:
             sent_before = sent_before or answer.maybe_sent
             wait = _wait(attempt, answer.retry_after)
             if answer.final or not deadline.retry or wait >= deadline.left():
-                raise UnreachableError(operation, trouble, sent_before)
+                cut_short = deadline.left() <= 0  # says less than what came back before
+                raise UnreachableError(operation, (cut_short and before) or trouble, sent_before)
+            before = trouble
             emit(
                 "info",
                 "anymate.request_retried",

@@ -190,6 +190,15 @@ def test_unreachable(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> 
     )
 
 
+def test_reason_when_the_last_try_is_cut_short(sandbox: Sandbox) -> None:
+    """What came back before says more than that there was no time for the last try."""
+    sandbox.fail_next("StartRun", status=503, body="down for maintenance")
+    sandbox.fail_next("StartRun", hang=True)
+    with client_of(sandbox, deadline=3) as client, pytest.raises(UnreachableError, match="down for maintenance"):
+        client.start_run("invoice-intake")
+    assert [request["operation"] for request in sandbox.requests()].count("StartRun") == 2
+
+
 def test_reason_while_the_bot_handles_an_error(client: AnymateClient, proxy: FaultProxy) -> None:
     """What is told is our trouble, not the exception that the bot is handling meanwhile."""
     proxy.down()
