@@ -16,6 +16,7 @@ from pathlib import Path
 from anymate_guard._files import temporary_folder
 from anymate_guard._journal.tables import Newer, Tables, number_of
 from anymate_guard._log import emit
+from anymate_guard._process.locks import Lock
 
 Connection = sqlite3.Connection
 TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -41,6 +42,7 @@ class Database:
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
+        self._warning = Lock()
         self._warned = -_HOUR
         self._connection: Connection | None = None
         self._inode = 0
@@ -105,8 +107,11 @@ class Database:
 
     def warn(self, error: object, remedy: str) -> None:
         """Tell people of trouble with the file, once an hour."""
-        if time.monotonic() - self._warned > _HOUR:
-            self._warned = time.monotonic()
+        with self._warning:
+            due = time.monotonic() - self._warned > _HOUR
+            if due:
+                self._warned = time.monotonic()
+        if due:
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
 
     def _sync(self) -> None:
