@@ -37,7 +37,7 @@ class Item:
     Attributes:
         row: The row.
         state: "open" while a live program is in its run; "owed"; "refused"; "maybe open" where a program died while it
-            started a run: nothing is owed, as its body never ran.
+            started a run, or just after: it had recorded nothing yet.
     """
 
     row: Row

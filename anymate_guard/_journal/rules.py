@@ -26,11 +26,13 @@ class Entered(NamedTuple):
     Attributes:
         busy: Another guard is sending a finish for this process: try again when it is done.
         owed: Finishes claimed for it to settle before its StartRun, together those of one run.
+        left: The runs of the process that dead programs were in: its StartRun resumes one of them, maybe.
         outage: Whether the address was unreachable less than a minute ago.
     """
 
     busy: bool = False
     owed: tuple[Finishes, ...] = ()
+    left: frozenset[int | None] = frozenset()
     outage: bool = False
 
 
@@ -64,17 +66,17 @@ def enter(view: View, row: Row, claims: Claims) -> Entered:
     if not row.adopted:
         for other in others:
             if other.state == "starting" and not view.in_use(other):
-                view.drop(other)  # its body never ran
-    return Entered(owed=claim(view, row, claims, "entering"), outage=view.outage)
+                view.drop(other)  # its body had hardly begun
+    owed = claim(view, row, claims, "entering")
+    left = (other.run_id for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
+    return Entered(owed=owed, left=frozenset(left), outage=view.outage)
 
 
-def opened(view: View, row: Row, *, reachable: bool) -> bool:
-    """Note that a guard's body begins; whether dead programs left something of another run on its process."""
+def deferred(view: View, row: Row, *, reachable: bool | None) -> None:
+    """Note that the run of a guard could not be started, so that others need not take it for being in theirs."""
+    view.reachable = reachable
     view.check_not_taken(row)
-    view.reachable = reachable or None
     view.put(row, recorded=view.now)
-    others = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
-    return row.run_id is not None and any(other.run_id not in {None, row.run_id} for other in others)
 
 
 def others_in_run(view: View, row: Row) -> bool:

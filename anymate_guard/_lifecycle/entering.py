@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from anymate_guard._journal.rows import Unavailable
-from anymate_guard._journal.rules import Entered, enter, opened
+from anymate_guard._journal.rules import Entered, deferred, enter
 from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
 from anymate_guard._lifecycle.calling import Way
@@ -79,15 +79,9 @@ def _start(shared: Shared, options: Options, way: Way) -> Life[None]:
     if options.check_ok_to_run:
         yield from _check_ok_to_run(way, process_key, options)
     if options.run_id is None:
-        trouble = yield from _start_run(shared, way, busy=entered.busy)
-        if trouble is not None:
-            if options.require_start:
-                raise trouble
-            yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))
-    shared.begin_body()
-    named = shared.run_id is not None and options.run_id is None
-    others = yield from _or(way.apply(lambda view: opened(view, entry.row, reachable=named)), otherwise=False)
-    if others:  # StartRun did not resume the run they were in
+        yield from _start_run(shared, options, way, busy=entered.busy)
+    shared.begin_body()  # The journal has it at the next look, which spares a transaction.
+    if shared.run_id is not None and entered.left - {None, shared.run_id}:  # those that StartRun did not resume
         yield from settle(way, entry.row, "inside")
 
 
@@ -124,16 +118,23 @@ def _check_ok_to_run(way: Way, process_key: str, options: Options) -> Life[None]
         )
 
 
-def _start_run(shared: Shared, way: Way, *, busy: bool) -> Life[UnreachableError | None]:
-    """StartRun, for this guard; what stood in the way comes back."""
-    if busy:
-        return UnreachableError("StartRun", "another program is still finishing the run of this process")
+def _start_run(shared: Shared, options: Options, way: Way, *, busy: bool) -> Life[None]:
+    """StartRun, for this guard, or leave it to the end."""
+    process_key = shared.run.process_key
     try:
-        shared.name((yield from way.call("start_run", shared.run.process_key)))
+        if not busy:
+            shared.name((yield from way.call("start_run", process_key)))
+            return
+        trouble = UnreachableError("StartRun", "another program is still finishing the run of this process")
     except UnreachableError as error:
-        yield from _or(way.apply(lambda view: setattr(view, "reachable", False)), None)
-        return error
-    return None
+        trouble = error
+    if not options.require_start:
+        shared.begin_body()
+    row, reachable = shared.entry.row, None if busy else False
+    yield from _or(way.apply(lambda view: deferred(view, row, reachable=reachable)), None)
+    if options.require_start:
+        raise trouble
+    yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))
 
 
 def _or(life: Life[Any], otherwise: Any) -> Life[Any]:

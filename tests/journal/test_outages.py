@@ -256,7 +256,7 @@ def test_settling_takes_two_seconds(sandbox: Sandbox, rows: Rows, monkeypatch: p
         with in_time():
             run = stack.enter_context(anymate_run("d"))
         assert run.run_id is not None
-        assert sorted(row.state for row in rows()) == ["done", "done", "done", "open"]
+        until(lambda: sorted(row.state for row in rows()) == ["done", "done", "done", "open"])
         sandbox._world.alarm.ring()
         sandbox._world.faults.reset()
     assert settle()
