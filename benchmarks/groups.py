@@ -197,6 +197,9 @@ def measure(name: str, environ: dict[str, str], *, quick: bool) -> Samples:
     command = [sys.executable, "-m", "benchmarks.groups", name, *(["--quick"] if quick else [])]
     with tempfile.TemporaryDirectory() as folder:
         environ = {**os.environ, **environ, "ANYMATE_STATE_DIR": str(folder)}
+        # Bytecode is kept, as that of installed packages is: all are measured without compiling, from a checkout too.
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        environ["PYTHONPYCACHEPREFIX"] = str(Path(folder, "bytecode"))
         done = subprocess.run(command, cwd=server.ROOT, env=environ, check=True, stdout=subprocess.PIPE)
     samples: Samples = json.loads(done.stdout)
     return samples
