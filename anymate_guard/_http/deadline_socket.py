@@ -51,6 +51,7 @@ class DeadlineSocket:
         self._sock = sock
         self._patience = patience
         self._sends_lists = hasattr(sock, "sendmsg")  # Windows' and those with TLS do not
+        self._bound: float | None = None  # seconds that it was told; each time costs a system call
         self._open.add(sock)
 
     def secure(self, wrap: Callable[[Any], Any]) -> None:
@@ -59,7 +60,7 @@ class DeadlineSocket:
         Raises:
             RuntimeError: There is no TLS over it: a test tool makes it up, such as httpretty.
         """
-        self._sock.settimeout(self._patience.seconds())
+        self._bind()
         plain, self._sock = self._sock, wrap(self._sock)
         self._open.add(self._sock)
         self._open.discard(plain)
@@ -69,19 +70,19 @@ class DeadlineSocket:
 
     def recv(self, size: int) -> bytes:
         """Receive up to that many bytes; none at the end."""
-        self._sock.settimeout(self._patience.seconds())
+        self._bind()
         received: bytes = self._sock.recv(size)
         return received
 
     def recv_into(self, buffer: memoryview) -> int:
         """Receive into a buffer, and tell how many bytes; 0 at the end."""
-        self._sock.settimeout(self._patience.seconds())
+        self._bind()
         received: int = self._sock.recv_into(buffer)
         return received
 
     def send(self, data: bytes | memoryview) -> int:
         """Send what can be sent at once, and tell how many bytes that was."""
-        self._sock.settimeout(self._patience.seconds())
+        self._bind()
         # Of what is sent so, httpretty takes nothing away, be it a secret, for an answer that it makes up.
         sent: int = self._sock.sendmsg([data]) if self._sends_lists else self._sock.send(data)
         return sent
@@ -91,6 +92,13 @@ class DeadlineSocket:
         left = memoryview(data)
         while left:
             left = left[self.send(left) :]
+
+    def _bind(self) -> None:
+        """Bound the next wait."""
+        seconds = self._patience.seconds()
+        if seconds != self._bound:
+            self._sock.settimeout(seconds)
+            self._bound = seconds
 
     def close(self) -> None:
         """Close it."""
