@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
@@ -180,9 +179,10 @@ def check_process_key(key: object, source: str = "process_key") -> str:
 
 def is_process_key(key: str) -> bool:
     """Whether it can be one segment of a path."""
-    with contextlib.suppress(ConfigurationError):
+    try:
         return bool(check_process_key(key))
-    return False
+    except ConfigurationError:
+        return False
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -94,7 +93,8 @@ class Reply:
 @unseen
 def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Reply:
     """Read an answer."""
-    data = None
-    with contextlib.suppress(ValueError, RecursionError):
+    try:
         data = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        data = None
     return Reply(operation, answer, data if isinstance(data, dict) else None, mask, sent_before)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from anymate_guard._guard.block import Leaving
 from anymate_guard._guard.functions import decorated
-from anymate_guard._guard.use import Use
 from anymate_guard._lifecycle.options import CREDITS, Credit, Options
-from anymate_guard._process.fork import in_child
+from anymate_guard._process.fork import importing, in_child
+from anymate_guard._process.interpreters import check_interpreter
 from anymate_guard._process.locks import Lock
 from anymate_guard._run.amounts import LARGEST_ID
 from anymate_guard._run.run import Run
@@ -18,6 +18,7 @@ from anymate_guard._settings import check_process_key
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient
+    from anymate_guard._guard.use import Use
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -166,6 +167,10 @@ class Guard:
         __aexit__ = Leaving(_aexit)
 
     def _begin(self) -> Use:
+        check_interpreter()
+        with importing():
+            from anymate_guard._guard.use import Use  # with the client and the journal, 40 ms
+
         use = Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from anymate_guard import _log
+from anymate_guard._api.client import AnymateClient, check_proxies
+from anymate_guard._guard import driver
 from anymate_guard._guard.defaults import default_process_key, shared_client
 from anymate_guard._guard.outcomes import message_of, outcome_of
 from anymate_guard._guard.threads import ended, in_thread
+from anymate_guard._lifecycle.calling import Way
+from anymate_guard._lifecycle.entering import entering
+from anymate_guard._lifecycle.leaving import leaving
+from anymate_guard._lifecycle.options import Options
+from anymate_guard._lifecycle.sharing import Place, Shared
 from anymate_guard._process import signals
-from anymate_guard._process.fork import importing
-from anymate_guard._process.interpreters import check_interpreter
 from anymate_guard._run.current import Scope
 from anymate_guard._run.run import Run
-
-if TYPE_CHECKING:
-    from anymate_guard._api.client import AnymateClient
-    from anymate_guard._lifecycle.calling import Way
-    from anymate_guard._lifecycle.options import Options
-    from anymate_guard._lifecycle.sharing import Shared
 
 
 class GivenUp(BaseException):
@@ -31,16 +29,9 @@ class Use:
     """One use of a guard, from entering to leaving."""
 
     def __init__(self, process_key: str | None, client: AnymateClient | None, options: Options) -> None:
-        check_interpreter()
         self._client = client or shared_client()
         self._process_key = process_key or default_process_key(client)
         self._options = options
-        with importing():
-            from anymate_guard._guard import driver  # with the client and the journal, 40 ms
-            from anymate_guard._lifecycle import entering, leaving
-            from anymate_guard._lifecycle.sharing import Place
-
-        self._entering, self._leaving = entering.entering, leaving.leaving
         self._program = driver.program
         self._driver = driver.Driver(self._client)
         self._place = Place()
@@ -126,11 +117,9 @@ class Use:
             self._program.abandon(self._place)
 
     def _into_run(self, way: Way) -> Shared:
-        from anymate_guard._api.client import check_proxies
-
         if not self._client.settings.disabled:
             check_proxies(self._client)  # now, as an adopter calls when its body is over
-        return self._driver.run(self._entering(self._program, self._place, way, self._process_key, self._options))
+        return self._driver.run(entering(self._program, self._place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
@@ -142,7 +131,7 @@ class Use:
             return
         outcome, failure = outcome_of(error), message_of(error)
         way = self._driver.way()
-        life = self._leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
+        life = leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
         self._driver.run(life)
 
     def _close_after(self, error: BaseException | None) -> None:

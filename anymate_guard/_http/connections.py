@@ -92,14 +92,15 @@ class Route:
 
     def connection(self, patience: Patience) -> Connection:
         """A kept connection that may be used again, the one used last, or else a new one."""
-        with contextlib.suppress(IndexError):  # there is none left
-            while True:
+        while True:
+            try:
                 connection = self._idle.pop()
-                if connection.may_be_used_again():
-                    connection.patience.deadline = patience.deadline
-                    return connection
-                connection.close()
-        return self._connect(patience)
+            except IndexError:
+                return self._connect(patience)
+            if connection.may_be_used_again():
+                connection.patience.deadline = patience.deadline
+                return connection
+            connection.close()
 
     def keep(self, connection: Connection) -> None:
         """Keep a connection; whether it is used again is decided when it is wanted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -165,8 +164,10 @@ class Tables:
     def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
         rows = []
         for columns in self._connection.execute(statement, values):
-            with contextlib.suppress(ValueError, TypeError):
+            try:
                 rows.append(Row.of(columns))
+            except (ValueError, TypeError):
+                continue
         return rows
 
 
