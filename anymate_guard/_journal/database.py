@@ -23,6 +23,7 @@ TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 
 _HOUR = 3600.0
 _LARGEST_LOG = 4 << 20  # bytes of the write-ahead log that are put into the file at leisure
+_TOO_LARGE = 16 << 20  # where somebody always writes, that does not shorten it: then they wait, once
 
 
 class Untrusted(OSError):
@@ -131,7 +132,8 @@ class Database:
             if looks[0] > _LARGEST_LOG:
                 another = sqlite3.connect(self.path, timeout=0)
                 with contextlib.closing(another), contextlib.suppress(sqlite3.OperationalError):  # others are at it
-                    another.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    how = "TRUNCATE" if looks[0] > _TOO_LARGE else "PASSIVE"
+                    another.execute(f"PRAGMA wal_checkpoint({how})")
 
     def has_more(self) -> bool:
         """Whether somebody has written since `sync`, as far as the log's size and date tell."""
