@@ -8,10 +8,8 @@ import os
 import sys
 import textwrap
 import time
-from collections import Counter
 from collections.abc import Sequence
-
-import attrs
+from typing import NamedTuple
 
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import Event, collected, told
@@ -19,6 +17,7 @@ from anymate_guard._commands.table import age, columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, fitted, say, sign
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
+from anymate_guard._journal.contents import Item
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row, Unavailable
@@ -28,41 +27,6 @@ _SHORT = 7  # digits of an id that are shown
 _SHOWN = 100  # rows of a long journal
 _TOGETHER = 4  # finishes that are delivered at once, over as many connections
 _BAR = 30  # characters
-
-
-@attrs.frozen
-class Item:
-    """A row, as people see it.
-
-    Attributes:
-        row: The row.
-        state: "open" while a live program is in its run; "owed"; "refused"; "maybe open" where a program died while it
-            started a run, or just after: it had recorded nothing yet.
-    """
-
-    row: Row
-    state: contents.State
-
-    @property
-    def id(self) -> str:
-        """What people call it, the beginning of which will do."""
-        return f"{self.row.id:0{contents.DIGITS}x}"
-
-    def facts(self) -> dict[str, object]:
-        """What programs read of it."""
-        row = self.row
-        return {
-            "id": self.id,
-            "state": self.state,
-            "processKey": row.process_key,
-            "runId": row.run_id,
-            "entries": row.entries,
-            "secondsSaved": _seconds(row),
-            "ageSeconds": round(max(0.0, time.time() - row.began), 3),
-            "reason": row.reason,
-            "address": row.address,
-            "username": row.username,
-        }
 
 
 def show(*, as_json: bool) -> int:
@@ -75,17 +39,19 @@ def show(*, as_json: bool) -> int:
     journal = _journal()
     if journal is None:
         return 2
-    items, counts = look(journal, contents.ALL if as_json else _SHOWN)
-    failed = _tell(troubles)
+    try:
+        seen = contents.look(journal, None if as_json else _SHOWN)
+    except Unavailable:
+        return _tell(troubles)
     if as_json:
-        print(json.dumps([item.facts() for item in items], indent=2))
-    elif items:
-        _print(items)
-        if more := counts.total() - len(items):
-            print(f"{sign('…')} and {more} more; anymate-guard journal --json lists all")
-    elif not failed:
+        print(_json(list(map(_facts, seen.items))))
+    elif seen.items:
+        _print(seen.items, seen.counts.total())
+    else:
         print(fitted(f"Nothing is open and nothing is owed in {journal.path}.", sys.stdout))
-    return failed
+    if seen.senseless:
+        say("journal", f"{journal.path}: {set_aside(seen.senseless)}")
+    return _tell(troubles)
 
 
 def deliver(*, as_json: bool) -> int:
@@ -100,19 +66,18 @@ def deliver(*, as_json: bool) -> int:
     except ConfigurationError as error:
         say("journal", str(error))
         return 2
-    journal = journal_at(settings.state_dir)
-    delivered, left = deliver_all(settings, journal, Progress(troubles.counts))
+    try:
+        done = deliver_all(settings, journal_at(settings.state_dir), None if as_json else _SHOWN)
+    except Unavailable:
+        return _tell(troubles)
     failed = _tell(troubles)
-    owed = [item for item in left if item.state == "owed"]
-    refused = [item for item in left if item.state == "refused"]
     if as_json:
-        listed = {"owed": [item.facts() for item in owed], "refused": [item.facts() for item in refused]}
-        print(json.dumps({"delivered": delivered, **listed}, indent=2))
+        owed, refused = (list(map(_facts, items)) for items in (done.items, done.refused))
+        print(_json({"delivered": done.delivered, "owed": owed, "refused": refused}))
     else:
-        print(f"{delivered} delivered, {len(owed)} still owed" + (f", {len(refused)} refused" if refused else ""))
-        if left:
-            _print(left)
-    return 1 if failed or left else 0
+        print(done)
+        _print([*done.refused, *done.items][:_SHOWN], len(done.refused) + done.owed)
+    return 1 if failed or done.owed or done.refused else 0
 
 
 def drop(ids: Sequence[str], *, sure: bool) -> int:
@@ -137,10 +102,10 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
         if len(rows) != 1:
             say("journal", f"{name}: {'there is no such id' if not rows else 'more than one id begins like this'}")
             return 2
-        if rows[0][1] == "open":
+        if rows[0].state == "open":
             say("journal", f"{name}: a program is in this run; it can't be dropped")
             return 1
-    chosen = [Item(row, state) for row, state in dict(rows[0] for rows in found.values()).items()]
+    chosen = list(dict.fromkeys(rows[0] for rows in found.values()))
     if not sure and not _agreed(chosen):
         return 1
     gone = contents.drop(journal, [item.row.id for item in chosen])
@@ -148,41 +113,54 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
     return _tell(troubles) or int(len(gone) < len(chosen))
 
 
-def look(journal: Journal, most: int) -> tuple[list[Item], Counter[contents.State]]:
-    """What the journal holds, up to so many rows, and how many there are in each state.
+def set_aside(senseless: int) -> str:
+    """What people are told of rows that make no sense."""
+    return (
+        f"{senseless} {'row makes' if senseless == 1 else 'rows make'} no sense; nothing is sent for what is set aside"
+    )
 
-    Where it can't be read it is nothing, and a warning.
+
+class Delivered(NamedTuple):
+    """What a delivery came to.
+
+    Attributes:
+        delivered: How many rows Anymate has now.
+        owed: How many are owed still.
+        items: Those that are shown of them.
+        refused: What was refused.
     """
-    try:
-        rows, counts = contents.first_of(journal, most)
-    except Unavailable:
-        return [], Counter()
-    return [Item(row, state) for row, state in rows], counts
+
+    delivered: int
+    owed: int
+    items: list[Item]
+    refused: list[Item]
+
+    def __str__(self) -> str:
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        return f"{self.delivered} delivered, {self.owed} still owed{refused}"
 
 
-def read(journal: Journal) -> list[Item]:
-    """All that the journal holds; nothing, and a warning, where it can't be read."""
-    return look(journal, contents.ALL)[0]
-
-
-class Progress:
+class _Progress:
     """A line on a terminal: how many finishes are left, and when they will be delivered.
 
     Args:
-        counts: How often there was each event so far.
+        owed: How many there are at first.
+
+    Attributes:
+        delivered: How many were delivered so far.
     """
 
-    def __init__(self, counts: Counter[str]) -> None:
-        self.owed = 0
-        self._counts = counts
+    def __init__(self, owed: int) -> None:
+        self.delivered = 0
+        self._owed = owed
         self._began = time.monotonic()
 
-    def __call__(self) -> None:
+    def __call__(self, delivered: int) -> None:
         """Write the line anew."""
-        done = self._counts["anymate.finish_delivered"]
+        self.delivered = done = delivered
         if not done or not sys.stderr.isatty():
             return
-        left = max(0, self.owed - done)
+        left = max(0, self._owed - done)
         rest = left * (time.monotonic() - self._began) / done
         full = _BAR * done // (done + left)
         sys.stderr.write(f"\r{sign('█') * full}{sign('░') * (_BAR - full)} {left} left, done in {duration(rest)}\033[K")
@@ -195,16 +173,22 @@ class Progress:
             sys.stderr.flush()
 
 
-def deliver_all(settings: Settings, journal: Journal, progress: Progress | None = None) -> tuple[int, list[Item]]:
-    """Send what is owed; how many were delivered, and what is owed still or was refused now."""
-    progress = progress or Progress(Counter())
-    owed = {item.id for item in read(journal) if item.state == "owed"}
-    progress.owed = len(owed)
+def deliver_all(settings: Settings, journal: Journal, most: int | None) -> Delivered:
+    """Send what is owed, and give up to so many rows that are owed still; None gives all.
+
+    Raises:
+        Unavailable: The journal can't be read.
+    """
+    owed, refused = contents.look(journal, 0).counts["owed"], contents.refused_in(journal)
+    progress = _Progress(owed)
     if owed and not settings.disabled:
+        threads = min(_TOGETHER, owed)
         with contextlib.closing(progress), AnymateClient(settings) as client:
-            settle_all(client, min(_TOGETHER, len(owed)), progress)
-    left = [item for item in read(journal) if item.state == "owed" or (item.state == "refused" and item.id in owed)]
-    return len(owed - {item.id for item in left}), left
+            settle_all(client, threads, owed // threads, progress)
+    left = contents.look(journal, most, only="owed")
+    known = {item.id for item in refused}
+    new = [item for item in contents.refused_in(journal) if item.id not in known]
+    return Delivered(progress.delivered, left.counts["owed"], left.items, new)
 
 
 def of_environment() -> Journal:
@@ -237,7 +221,7 @@ def _agreed(items: Sequence[Item]) -> bool:
     if not sys.stdin.isatty():
         say("journal", "nothing was dropped: say --yes where nobody can be asked")
         return False
-    _print(items)
+    _print(items, len(items))
     return input("Drop this? Its KPIs will never be credited. [y/N] ").strip().lower() in {"y", "yes"}
 
 
@@ -245,8 +229,29 @@ def _seconds(row: Row) -> float | None:
     return None if row.nanoseconds is None else row.nanoseconds / 1_000_000_000
 
 
-def _print(items: Sequence[Item]) -> None:
-    """One table for each account, with reasons under their rows."""
+def _facts(item: Item) -> dict[str, object]:
+    """What programs read of a row."""
+    row = item.row
+    return {
+        "id": item.id,
+        "state": item.state,
+        "processKey": row.process_key,
+        "runId": row.run_id,
+        "entries": row.entries,
+        "secondsSaved": _seconds(row),
+        "ageSeconds": round(max(0.0, time.time() - row.began), 3),
+        "reason": row.reason,
+        "address": row.address,
+        "username": row.username,
+    }
+
+
+def _json(facts: object) -> str:
+    return json.dumps(facts, indent=2)
+
+
+def _print(items: Sequence[Item], count: int) -> None:
+    """One table for each account, with reasons under their rows, and how many of all that is."""
     now, paint = time.time(), Paint(sys.stdout)
     for account in sorted({(item.row.address, item.row.username) for item in items}):
         mine = [item for item in items if (item.row.address, item.row.username) == account]
@@ -275,3 +280,5 @@ def _print(items: Sequence[Item]) -> None:
             print(line.replace(item.state, paint(item.state, _COLOURS[item.state]), 1))
             if item.row.reason:
                 print(textwrap.fill(item.row.reason, 79, initial_indent="    ", subsequent_indent="    "))
+    if more := count - len(items):
+        print(f"{sign('…')} and {more} more; anymate-guard journal --json lists all")

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 from anymate_guard import Settings
 from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import say
+from anymate_guard._journal import contents
 from anymate_guard._journal.journals import journal_at
+from anymate_guard._journal.rows import Unavailable
 
 if TYPE_CHECKING:
     from anymate_guard.sandbox import JournalRow, Sandbox
@@ -111,14 +113,19 @@ class _Journal:
         self._journal = journal_at(settings.state_dir)
 
     def rows(self, most: int) -> tuple[list[JournalRow], int]:
-        items, counts = journal.look(self._journal, most)
-        return [self._row(item) for item in items], counts.total() - len(items)
+        try:
+            seen = contents.look(self._journal, most)
+        except Unavailable:
+            return [], 0
+        return [self._row(item) for item in seen.items], seen.counts.total() - len(seen.items)
 
     def deliver(self) -> str:
-        delivered, left = journal.deliver_all(self._settings, self._journal)
-        return f"{delivered} delivered, {len(left)} still owed."
+        try:
+            return f"{journal.deliver_all(self._settings, self._journal, 0)}."
+        except Unavailable as error:
+            return f"The journal can't be used: {error}."
 
-    def _row(self, item: journal.Item) -> JournalRow:
+    def _row(self, item: contents.Item) -> JournalRow:
         row = item.row
         elsewhere = "" if row.address == self._settings.api_url else f"for {row.address}"
         return {

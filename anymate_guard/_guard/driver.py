@@ -15,6 +15,7 @@ from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
+from anymate_guard._journal.view import BATCH, Claims
 from anymate_guard._lifecycle.asks import Apply, Ask, Call, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
@@ -125,26 +126,34 @@ class Driver:
         return None
 
 
-def settle_all(client: AnymateClient, threads: int = 1, tell: Callable[[], object] = lambda: None) -> bool:
+def settle_all(
+    client: AnymateClient, threads: int = 1, batch: int = BATCH, tell: Callable[[int], object] = lambda _: None
+) -> bool:
     """Send everything that is owed to the client's address and user; False if something could not be delivered.
 
     Args:
         client: Makes the calls.
         threads: How many finishes are under way at once: they are of independent runs.
-        tell: Called now and then meanwhile.
+        batch: How many each thread claims at once.
+        tell: Called now and then, and at the end, with the number of rows that were delivered.
     """
     from concurrent.futures import ThreadPoolExecutor, wait
 
     drivers = [Driver(client) for _ in range(threads)]
+    ways, tried = [driver.way() for driver in drivers], set[int]()
+    for way in ways:
+        way.claims = Claims(batch=min(BATCH, batch), tried=tried)
     with ThreadPoolExecutor(threads) as pool:
-        settled = [pool.submit(driver.run, _settling(driver.way())) for driver in drivers]
+        settled = [pool.submit(driver.run, _settling(way)) for driver, way in zip(drivers, ways, strict=True)]
         try:
             while wait(settled, _TELLING).not_done:
-                tell()
+                tell(sum(way.delivered for way in ways))
+                drivers[0].journal.look()  # or its log would grow till the end
         except BaseException:  # Ctrl-C, say
             for driver in drivers:
                 driver.interruption = Stopped()
             raise
+    tell(sum(way.delivered for way in ways))
     results = [each.result() for each in settled]
     return all(results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -15,12 +16,43 @@ from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 
 ALL = -1
-DIGITS = 14  # of an id, in hexadecimal
+_DIGITS = 14  # of an id, in hexadecimal
 _PATIENCE = 10.0  # seconds for one look at the journal
 
 State = Literal["open", "owed", "maybe open", "refused"]
-Item = tuple[Row, State]
 Run = tuple[str, int]
+
+
+class Item(NamedTuple):
+    """A row, as people see it.
+
+    Attributes:
+        row: The row.
+        state: "open" while a live program is in its run; "owed"; "refused"; "maybe open" where a program died while it
+            started a run, or just after: it had recorded nothing yet.
+    """
+
+    row: Row
+    state: State
+
+    @property
+    def id(self) -> str:
+        """What people call it, the beginning of which will do."""
+        return f"{self.row.id:0{_DIGITS}x}"
+
+
+class Seen(NamedTuple):
+    """What a look at a journal has found.
+
+    Attributes:
+        items: The rows that people want to see first.
+        counts: How many rows there are in each state.
+        senseless: How many rows make no sense: they are set aside.
+    """
+
+    items: list[Item]
+    counts: Counter[State]
+    senseless: int
 
 
 @attrs.frozen
@@ -66,25 +98,37 @@ def rows_of(journal: Journal) -> list[tuple[Row, bool]]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    return journal.read("", lambda view: [(row, view.in_use(row)) for row in _tables(view).first(ALL)], _PATIENCE)
+    return journal.read("", lambda view: [(row, view.in_use(row)) for row in _tables(view).all()], _PATIENCE)
 
 
-def first_of(journal: Journal, most: int = ALL) -> tuple[list[Item], Counter[State]]:
-    """The rows that people want to see first, and how many there are in each state.
+def look(journal: Journal, most: int | None, *, only: State | None = None) -> Seen:
+    """Look at the rows that people want to see first, and count all.
 
     Args:
         journal: Where to look.
-        most: How many rows to read.
+        most: How many rows to give; None gives all.
+        only: In which state; None gives those in any.
 
     Raises:
         Unavailable: The journal can't be read.
     """
 
-    def rule(view: View) -> tuple[list[Item], Counter[State]]:
+    def rule(view: View) -> Seen:
         live = _live(view)
-        return [(row, _state(row, live)) for row in _tables(view).first(most)], _counts(view, live)
+        items = (Item(row, _state(row, live)) for row in _tables(view).all())
+        chosen = (item for item in items if only in {None, item.state})
+        return Seen(list(itertools.islice(chosen, most)), *_counts(view, live))
 
     return journal.read("", rule, _PATIENCE)
+
+
+def refused_in(journal: Journal) -> list[Item]:
+    """The refused rows, without counting others.
+
+    Raises:
+        Unavailable: The journal can't be read.
+    """
+    return journal.read("", lambda view: [Item(row, "refused") for row in _tables(view).refused()], _PATIENCE)
 
 
 def named(journal: Journal, name: str) -> list[Item]:
@@ -93,13 +137,13 @@ def named(journal: Journal, name: str) -> list[Item]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    if not re.fullmatch(f"[0-9a-f]{{0,{DIGITS}}}", name):
+    if not re.fullmatch(f"[0-9a-f]{{0,{_DIGITS}}}", name):
         return []
-    low, high = (int(name.ljust(DIGITS, digit), 16) for digit in "0f")
+    low, high = (int(name.ljust(_DIGITS, digit), 16) for digit in "0f")
 
     def rule(view: View) -> list[Item]:
         live = _live(view)
-        return [(row, _state(row, live)) for row in _tables(view).between(low, high, 2)]
+        return [Item(row, _state(row, live)) for row in _tables(view).between(low, high, 2)]
 
     return journal.read("", rule, _PATIENCE)
 
@@ -152,7 +196,7 @@ def empty(journal: Journal) -> None:
 
     def rule(view: View) -> None:
         tables = _tables(view)
-        for row in tables.first(ALL):
+        for row in tables.all():
             view.drop(row)
         tables.empty()
 
@@ -182,10 +226,11 @@ def _state(row: Row, live: Container[Run]) -> State:
     return "maybe open" if row.state == "starting" else "owed"
 
 
-def _counts(view: View, live: Mapping[Run, Row]) -> Counter[State]:
-    """How many rows there are in each state; only the processes that live programs are in are read for it."""
-    known = Counter(_tables(view).count())
+def _counts(view: View, live: Mapping[Run, Row]) -> tuple[Counter[State], int]:
+    """How many rows there are in each state, and how many make no sense."""
+    known = _tables(view).count()
     opened = {row.id: row.state for one in live.values() for row in view.written_of(one) if _run(row) in live}
     known.subtract(Counter(opened.values()))
     owed = known["open"] + known["finishing"] + known["done"]
-    return Counter({"open": len(opened), "owed": owed, "maybe open": known["starting"], "refused": known["refused"]})
+    counts: dict[State, int] = {"open": len(opened), "owed": owed}
+    return Counter({**counts, "maybe open": known["starting"], "refused": known["refused"]}), known[None]

@@ -17,8 +17,6 @@ from anymate_guard._journal.view import Claims, View
 Standing = Literal["entering", "inside", "outside"]
 Finishes = tuple[Finish, ...]  # of one run, in the order in which they have to be sent
 
-BATCH = 32  # finishes claimed at once: others can't enter those processes meanwhile
-
 
 class Entered(NamedTuple):
     """What an entering guard meets.
@@ -99,15 +97,19 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
         _find_dead(view)
     # During an outage only what has to come before the own StartRun is worth the one try.
     spared = view.outage and standing != "outside"
-    others = [] if spared else view.table.abandoned(row.address, row.username, BATCH)
+    others = [] if spared else view.table.abandoned(row.address, row.username, claims.batch, claims.place)
     found = _owed(view, row, standing)
-    for process in dict.fromkeys(other.process for other in others):
+    for process, other in {other.process: other for other in others}.items():
         if process != row.process:
-            found += _owed(view, next(other for other in others if other.process == process), "outside")
-    untried = [finishes for finishes in found if claims.tried.isdisjoint(numbers_of(finishes))][:BATCH]
-    for finishes in untried:
+            found += _owed(view, other, "outside")
+    untried = [finishes for finishes in found if claims.tried.isdisjoint(numbers_of(finishes))]
+    chosen = untried[: claims.batch]
+    if chosen == untried:  # else they are come across again
+        claims.more = len(others) == claims.batch
+        claims.place = next(((other.began, other.id) for other in reversed(others)), claims.place)
+    for finishes in chosen:
         claims.tried |= numbers_of(finishes)
-    return tuple(tuple(_take(view, finish.rows, claims) for finish in finishes) for finishes in untried)
+    return tuple(tuple(_take(view, finish.rows, claims) for finish in finishes) for finishes in chosen)
 
 
 def leave(view: View, row: Row, claims: Claims) -> Left:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anymate_guard._journal.rows import Finish, Row, new_id
-from anymate_guard._journal.view import View
+from anymate_guard._journal.view import BEGINNING, Place, View
 
 _VERSION = 2
 _TYPES = {"id": "id INTEGER PRIMARY KEY"}
@@ -26,11 +28,12 @@ _SCHEMA = (
 _COLUMNS = ", ".join(Row._fields)
 _MARKS = ", ".join("?" * len(Row._fields))
 _READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
-_FIRST = f"{_READ} ORDER BY owner = 0, state <> 'refused', began LIMIT ?"
-_BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ? LIMIT ?"
+_ALL = f"{_READ} ORDER BY owner = 0, state <> 'refused', began"
+_REFUSED = f"{_READ} WHERE state = 'refused' ORDER BY began"
+_BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ?"
 _OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused' ORDER BY began"
 _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
-    AND owner = 0 AND state IN ('open', 'finishing', 'done') ORDER BY began LIMIT ?"""
+    AND owner = 0 AND state IN ('open', 'finishing', 'done') AND (began, id) > (?, ?) ORDER BY began, id"""
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
 _BY_ID = f"{_READ} WHERE id = ?"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
@@ -66,9 +69,9 @@ class Tables:
         """The rows of a process, but for refused ones, oldest first."""
         return self._rows(_OF_PROCESS, (address, process_key))
 
-    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
-        """The rows of an account that nobody is at, oldest first."""
-        return self._rows(_ABANDONED, (address, username, most))
+    def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
+        """The rows of an account that nobody is at, oldest first, after a place among them."""
+        return self._rows(_ABANDONED, (address, username, *after), most)
 
     def owners(self) -> list[int]:
         """All owners of rows."""
@@ -78,17 +81,21 @@ class Tables:
         """The rows of an owner."""
         return self._rows(_OF_OWNER, (owner,))
 
-    def first(self, most: int) -> list[Row]:
-        """Rows that somebody is at, then refused ones, then the others, oldest first; all if `most` is -1."""
-        return self._rows(_FIRST, (most,))
+    def all(self) -> Iterator[Row]:
+        """Rows that somebody is at, then refused ones, then the others, oldest first."""
+        return filter(None, self._each(_ALL, ()))
+
+    def refused(self) -> list[Row]:
+        """Refused rows, oldest first."""
+        return self._rows(_REFUSED, ())
 
     def between(self, low: int, high: int, most: int) -> list[Row]:
         """Rows with an id from `low` to `high`."""
-        return self._rows(_BETWEEN, (low, high, most))
+        return self._rows(_BETWEEN, (low, high), most)
 
-    def count(self) -> dict[str, int]:
-        """How many rows there are in each state."""
-        return dict(self._connection.execute("SELECT state, count(*) FROM rows GROUP BY state").fetchall())
+    def count(self) -> Counter[str | None]:
+        """How many rows there are in each state; None counts those that make no sense."""
+        return Counter(row and row.state for row in self._each(_READ, ()))
 
     def outage(self, address: str, now: float) -> bool:
         """Whether an address was unreachable less than a minute ago."""
@@ -161,14 +168,17 @@ class Tables:
         except UnicodeEncodeError:  # half a surrogate in a failure's message, say: it holds up nothing else
             return self._connection.execute(statement, [_writable(value) for value in values])
 
-    def _rows(self, statement: str, values: Sequence[object]) -> list[Row]:
-        rows = []
+    def _rows(self, statement: str, values: Sequence[object], most: int | None = None) -> list[Row]:
+        return list(itertools.islice(filter(None, self._each(statement, values)), most))
+
+    def _each(self, statement: str, values: Sequence[object]) -> Iterator[Row | None]:
+        """One row after the other; None for one that makes no sense."""
         for columns in self._connection.execute(statement, values):
             try:
-                rows.append(Row.of(columns))
+                row = Row.of(columns)
             except (ValueError, TypeError):
-                continue
-        return rows
+                row = None
+            yield row
 
 
 def number_of(connection: sqlite3.Connection) -> int:

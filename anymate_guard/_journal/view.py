@@ -9,6 +9,11 @@ import attrs
 
 from anymate_guard._journal.rows import Finish, Row, RowTaken
 
+Place = tuple[float, int]  # of a row among those that are owed: when it began, and its id
+
+BATCH = 32  # finishes claimed at once: others can't enter those processes meanwhile
+BEGINNING: Place = (0.0, 0)
+
 
 class Table(Protocol):
     """What rules read; each read is small, however much is in the journal."""
@@ -17,8 +22,15 @@ class Table(Protocol):
         """The rows of a process, but for refused ones."""
         ...  # pyright wants it
 
-    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
-        """The rows of an account that nobody is at, those that are owed longest first, but for `starting` ones."""
+    def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
+        """The rows of an account that nobody is at, those that are owed longest first, but for `starting` ones.
+
+        Args:
+            address: The API's address.
+            username: The mate's user name.
+            most: How many to read.
+            after: The place of the row after which to begin.
+        """
         ...  # pyright wants it
 
     def owners(self) -> list[int]:
@@ -155,8 +167,19 @@ class Claims:
         rows: Those that it has claimed now.
         unsent: Those whose finish was not sent, for sure.
         tried: Those that it does not claim again.
+        batch: How many finishes to claim at once.
+        place: How far it has come among those that are owed.
+        more: Whether there may be some after that.
     """
 
     rows: set[int] = attrs.field(factory=set)
     unsent: set[int] = attrs.field(factory=set)
     tried: set[int] = attrs.field(factory=set)
+    batch: int = BATCH
+    place: Place = BEGINNING
+    more: bool = False
+
+    def begin_anew(self) -> None:
+        """Forget what stood in the way."""
+        self.tried.clear()
+        self.place = BEGINNING

@@ -29,6 +29,7 @@ class Way:
         outage: Whether Anymate was unreachable less than a minute ago.
         spent: What the one try during an outage came to.
         claims: The rows that were claimed on the way.
+        delivered: How many rows of what was owed Anymate has by now.
         over: Whether nobody is on it any more.
     """
 
@@ -38,6 +39,7 @@ class Way:
     outage: bool = False
     spent: UnreachableError | None = None
     claims: Claims = attrs.field(factory=Claims)
+    delivered: int = 0
     over: bool = False
 
     def left(self) -> float:

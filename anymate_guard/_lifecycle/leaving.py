@@ -89,7 +89,7 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
 def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:
     """Finish a run that its last guard has left; what stood in the way comes back."""
     way.claims = shared.claims
-    way.claims.tried.clear()  # what stood in the way when it was entered may be gone
+    way.claims.begin_anew()  # what stood in the way when it was entered may be gone
     try:
         row = shared.close()
         if shared.mate.disabled:

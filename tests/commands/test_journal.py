@@ -8,10 +8,13 @@ import math
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -272,7 +275,10 @@ def test_long_journal(sandbox: Sandbox) -> None:
         process.communicate("go on\n")
 
 
-ACTIONS = [["journal"], ["journal", "--json"], ["journal", "deliver"], ["journal", "drop", "0"], ["history"]]
+ACTIONS = [
+    *(["journal"], ["journal", "--json"], ["journal", "deliver"], ["journal", "deliver", "--json"]),
+    *(["journal", "drop", "0"], ["history"]),
+]
 
 
 @pytest.mark.parametrize("arguments", ACTIONS)
@@ -293,7 +299,23 @@ def test_journal_that_cannot_be_used(sandbox: Sandbox, tmp_path: Path, arguments
     assert len(done.stderr.splitlines()) == 1
     assert str(file) in done.stderr
     assert "ANYMATE_STATE_DIR" in done.stderr
-    assert "Nothing is open" not in done.stdout
+    assert done.stdout == ""
+
+
+def test_rows_that_make_no_sense(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Rows that make no sense are said to be set aside, and not taken for what is owed."""
+    outage(sandbox, 2)
+    file = tmp_path / "state" / "journal.sqlite3"
+    for harmed, says in (("jobs-0", "1 row makes"), ("jobs-1", "2 rows make")):
+        with closing(sqlite3.connect(file)) as other, other:
+            other.execute("UPDATE rows SET entries = 'many' WHERE process_key = ?", (harmed,))
+        told = f"{file}: {says} no sense; nothing is sent for what is set aside"
+        done = ended("journal")
+        assert (done.returncode, done.stderr) == (0, f"anymate-guard journal: {told}\n")
+        assert harmed not in done.stdout
+        assert f"{told.partition(': ')[2]}\n" in ended("check").stdout
+    done = ended("journal", "deliver")
+    assert (done.returncode, done.stdout) == (0, "0 delivered, 0 still owed\n")
 
 
 OUTAGE = """
@@ -330,9 +352,10 @@ def credited(sandbox: Sandbox) -> list[int | None]:
     return [run["overwriteEntries"] for run in sandbox.runs() if run["finished"]]
 
 
-def test_several_are_delivered_at_once(sandbox: Sandbox, slow: FaultProxy) -> None:
-    """Of a long backlog, four finishes are under way at once; each is delivered once."""
-    outage(sandbox, 130, **via(slow))
+@pytest.mark.parametrize("owed", [5, 130])
+def test_several_are_delivered_at_once(sandbox: Sandbox, slow: FaultProxy, owed: int) -> None:
+    """Of a backlog, four finishes are under way at once; each is delivered once."""
+    outage(sandbox, owed, **via(slow))
     together = threading.Barrier(4)
 
     def meet(exchange: Exchange) -> None:
@@ -341,9 +364,47 @@ def test_several_are_delivered_at_once(sandbox: Sandbox, slow: FaultProxy) -> No
 
     slow.break_next("FinishRun", meet, times=4)
     done = ended("journal", "deliver", **via(slow))
-    assert (done.stdout, done.returncode) == ("130 delivered, 0 still owed\n", 0)
+    assert (done.stdout, done.returncode) == (f"{owed} delivered, 0 still owed\n", 0)
     assert not together.broken
-    assert credited(sandbox) == [1] * 130
+    assert credited(sandbox) == [1] * owed
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after(sandbox: Sandbox, status: int) -> None:
+    """A delivery waits as long as Anymate asks for before it tries a finish again."""
+    owe(sandbox)
+    sandbox.fail_next("FinishRun", status=status, retry_after=2)
+    assert ended("journal", "deliver").stdout == "1 delivered, 0 still owed\n"
+    refused, tried_again = [request for request in sandbox.requests() if request["operation"] == "FinishRun"][-2:]
+    assert refused["status"] == status
+    waited = datetime.fromisoformat(tried_again["at"]) - datetime.fromisoformat(refused["at"])
+    assert waited >= timedelta(seconds=2)
+    assert recorded(sandbox) == [(3, 13)]
+
+
+def test_what_is_put_off_holds_up_nobody(sandbox: Sandbox) -> None:
+    """What has been owed longest and can't be delivered yet, however much it is, does not keep the rest from it."""
+    outage(sandbox, 40)
+    owe(sandbox, "mails")
+    for number in range(40):
+        sandbox.fail_next("FinishRun", status=403, process_key=f"jobs-{number}", times=9)
+    done = ended("journal", "deliver")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (1, "1 delivered, 40 still owed")
+    assert credited(sandbox) == [3]
+
+
+def test_long_backlog_that_stays(sandbox: Sandbox) -> None:
+    """Of a long backlog that stays owed, a hundred are shown and the others counted; JSON has all of them."""
+    outage(sandbox, 1)
+    repeated("rows", "jobs-0", 130, "id", lambda number: number)
+    sandbox.close()
+    done = ended("journal", "deliver", ANYMATE_DEADLINE="1")
+    assert done.returncode == 1
+    assert done.stdout.startswith("0 delivered, 130 still owed\n")
+    assert len([line for line in shown(done.stdout) if line.startswith("ID owed ")]) == 100
+    assert done.stdout.endswith("… and 30 more; anymate-guard journal --json lists all\n")
+    done = ended("journal", "deliver", "--json", ANYMATE_DEADLINE="1")
+    assert len(json.loads(done.stdout)["owed"]) == 130
 
 
 def held_at(proxy: FaultProxy, number: int) -> threading.Event:

@@ -13,7 +13,7 @@ import attrs
 
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
-from anymate_guard._journal.view import View, can_be_taken_back
+from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 _STATES = ("open", "finishing", "done")
@@ -63,9 +63,9 @@ class Rows:
         self.read += len(rows)
         return rows
 
-    def abandoned(self, address: str, username: str, most: int) -> list[Row]:
+    def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
         rows = [row for row in self.all() if (row.address, row.username, row.owner) == (address, username, 0)]
-        rows = [row for row in rows if row.state in _STATES][:most]
+        rows = [row for row in rows if row.state in _STATES and (row.began, row.id) > after][:most]
         self.read += len(rows)
         return rows
 

@@ -138,7 +138,7 @@ MUTANTS = {
         frozenset({"answers", "locks"}),
     ),
     "all that is owed is read at once": Mutant(
-        rules.claim, "row.username, BATCH)", "row.username, 1 << 30)", SMALL["a guard"], backlog=200
+        rules.claim, "row.username, claims.batch", "row.username, 1 << 30", SMALL["a guard"], backlog=200
     ),
     "a row has no owner": Mutant(Journal.add, "entry.row = entry.row.but(owner=self.owner.id)", "pass"),
     "a failure is reported by who leaves, not by the last one out": Mutant(

@@ -137,8 +137,9 @@ def follow(world: RealWorld, process: Process, owner: Owner, connection: Connect
             owner.be_seen()
         elif what == "settle":
             for username in more[0]:
+                row = Row(ADDRESS, username, "-")
                 for _ in range(3):
-                    world._finish(process, settle(world._way(username), Row(ADDRESS, username, "-"), seconds=1e9))
+                    world._finish(process, settle(world._way(username), row, seconds=float("inf")))
         elif what == "end":
             for shared in process.program.runs():
                 world._finish(process, give_up(process.program, shared, by_force=True))

@@ -485,7 +485,7 @@ class World:
         for username in sorted({plan.username for plan in self.plans}):
             for _ in range(3):
                 way = self._way(username)
-                self._finish(last, settle(way, Row(ADDRESS, username, "-"), seconds=1e9))
+                self._finish(last, settle(way, Row(ADDRESS, username, "-"), seconds=float("inf")))
         last.journal.close()
         self._check_credits()
         reported = [guard.reported for guard in self.guards if guard.plan.fails and guard.plan.options.report_failure]

@@ -6,8 +6,9 @@ import difflib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Literal
 
 import attrs
@@ -21,6 +22,8 @@ from anymate_guard._commands.terminal import Paint, fitted, sign
 from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
 from anymate_guard._http.transport import Transport
+from anymate_guard._journal import contents
+from anymate_guard._journal.rows import Unavailable
 from anymate_guard._settings import variable
 
 _SECRETS = {"client_secret", "password"}
@@ -215,14 +218,18 @@ def _journal(troubles: Sequence[Event]) -> Line:
         book = journal.of_environment()
     except ConfigurationError:
         return Line("journal", "skipped", "was not checked, as the settings are wrong")
-    _, counts = journal.look(book, 0)
+    seen = contents.Seen([], Counter(), 0)
+    with suppress(Unavailable):  # which is among the troubles
+        seen = contents.look(book, 0)
     for trouble in troubles:
         if trouble["event"] == "anymate.journal_unavailable":
             return Line("journal", "wrong", f"{trouble['path']}: {trouble['error']}", remedy=trouble["remedy"])
-    says = f"{book.path} can be written; {counts['open']} open, {counts['owed']} owed"
-    if counts["refused"]:
+    says = f"{book.path} can be written; {seen.counts['open']} open, {seen.counts['owed']} owed"
+    if seen.senseless:
+        says += f"; {journal.set_aside(seen.senseless)}"
+    if seen.counts["refused"]:
         remedy = "anymate-guard journal shows why, and anymate-guard journal drop gives it up"
-        return Line("journal", "warning", f"{says}, {counts['refused']} refused", remedy=remedy)
-    if counts["owed"]:
+        return Line("journal", "warning", f"{says}, {seen.counts['refused']} refused", remedy=remedy)
+    if seen.counts["owed"]:
         return Line("journal", "warning", says, remedy="anymate-guard journal deliver sends what is owed")
-    return Line("journal", "ok", says)
+    return Line("journal", "warning" if seen.senseless else "ok", says)
