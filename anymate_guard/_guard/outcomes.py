@@ -6,6 +6,10 @@ from anymate_guard._process import signals
 from anymate_guard._run.run import Outcome
 
 
+class Told(Exception):
+    """A failure whose text is all there is to tell: its type means nothing to people."""
+
+
 def outcome_of(error: BaseException | None) -> Outcome:
     """How a body ended that raised this.
 
@@ -28,6 +32,8 @@ def message_of(error: BaseException | None) -> str:
 
 
 def _described(error: BaseException) -> str:
+    if isinstance(error, Told):
+        return str(error)
     name = type(error).__name__
     try:
         return f"{name}: {error}"

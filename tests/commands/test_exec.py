@@ -35,7 +35,7 @@ def test_ended_by_a_signal(sandbox: Sandbox, number: int) -> None:
     assert run(f"kill -{number} $$", "--report-failure").returncode == 128 + number
     assert recorded(sandbox) == [(None, None)]
     assert [failure["message"] for failure in sandbox.failures()] == [
-        f"CommandFailed: 'sh' ended with exit code {128 + number}"
+        f"'sh' ended with exit code {128 + number}"
     ]
 
 
@@ -46,7 +46,7 @@ def test_not_found(sandbox: Sandbox) -> None:
     assert done.stderr == "anymate-guard exec: can't run 'no-such-program': No such file or directory\n"
     assert recorded(sandbox) == [(0, 0)]
     assert [failure["message"] for failure in sandbox.failures()] == [
-        "CommandFailed: can't run 'no-such-program': No such file or directory"
+        "can't run 'no-such-program': No such file or directory"
     ]
 
 
@@ -335,7 +335,7 @@ def test_failures(sandbox: Sandbox) -> None:
     run("exit 0", *options)
     assert sandbox.failures() == []
     run("echo entries=2 >> $ANYMATE_KPI_FILE; exit 3", *options)
-    assert [failure["message"] for failure in sandbox.failures()] == ["CommandFailed: 'sh' ended with exit code 3"]
+    assert [failure["message"] for failure in sandbox.failures()] == ["'sh' ended with exit code 3"]
     assert recorded(sandbox) == [(None, None), (2, 0)]
 
 

@@ -40,13 +40,13 @@ def test_last_words(sandbox: Sandbox) -> None:
     shown = "50 %\n100 %\n\n\033[31mno such invoice: æ\033[0m\nthe end"  # as Python reads the ends of lines
     assert done.stderr == "\n".join(numbered) + "\n" + shown
     last = "\n".join([*numbered[2:], "100 %", "no such invoice: æ", "the end"])
-    assert reported(sandbox) == [f"CommandFailed: 'sh' ended with exit code 3: {last}"]
+    assert reported(sandbox) == [f"'sh' ended with exit code 3: {last}"]
 
 
 def test_last_words_hold_no_secret(sandbox: Sandbox) -> None:
     """A password that the command wrote to stderr is masked in what Anymate is told."""
     run('echo "login with $SECRET" >&2; exit 3', "--report-failure", SECRET=sandbox.environ["ANYMATE_PASSWORD"])
-    assert reported(sandbox) == ["CommandFailed: 'sh' ended with exit code 3: login with ***"]
+    assert reported(sandbox) == ["'sh' ended with exit code 3: login with ***"]
 
 
 def test_no_last_words(sandbox: Sandbox) -> None:
@@ -68,7 +68,7 @@ def test_a_program_left_behind(sandbox: Sandbox, tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 3
-    assert reported(sandbox) == ["CommandFailed: 'sh' ended with exit code 3: no"]
+    assert reported(sandbox) == ["'sh' ended with exit code 3: no"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

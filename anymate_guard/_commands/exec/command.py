@@ -15,6 +15,7 @@ from anymate_guard import Run
 from anymate_guard._commands.exec.kpi_file import KpiFile, kpi_file
 from anymate_guard._commands.exec.last_words import LastWords
 from anymate_guard._commands.terminal import quoted, say
+from anymate_guard._guard.outcomes import Told
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
 _POLL = 0.2  # seconds between two looks at the KPI file
@@ -23,7 +24,7 @@ _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
-class CommandFailed(Exception):
+class CommandFailed(Told):
     """The command did not end well; the text is what Anymate is told."""
 
 
