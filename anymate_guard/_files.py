@@ -28,7 +28,7 @@ def credential(path: str, timeout: float) -> str:
         OSError: If it can't be read, does not end in time, or is far too long for a credential.
         ValueError: If it is no text.
     """
-    content = _content(path, Deadline.after(timeout))
+    content = _content(os.path.expanduser(path), Deadline.after(timeout))  # noqa: PTH111
     if len(content) > _LARGEST:
         raise OSError(errno.EFBIG, f"it is longer than {_LARGEST} bytes")
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -46,7 +46,7 @@ def state_dir(given: str | os.PathLike[str] | None, *, warn: bool = False) -> Pa
         warn: Whether to log a warning, once per process, for a temporary folder.
 
     Raises:
-        ValueError: If it can't be a path, or is relative and the current directory is gone.
+        ValueError: If it can't be a path, is relative and the current directory is gone, or is in a home that is none.
     """
     if given is not None:
         return _real(given)
@@ -86,6 +86,9 @@ def _content(path: str, deadline: Deadline) -> bytes:
 def _real(folder: str | os.PathLike[str]) -> Path:
     if "\0" in os.fspath(folder):  # which Windows lets pass here
         raise ValueError("it holds a null character")
+    folder = os.path.expanduser(folder)  # noqa: PTH111  # as a shell does, but not systemd, Docker or an .env file
+    if str(folder).startswith("~"):
+        raise ValueError("there is no such home")
     try:
         return Path(os.path.realpath(folder))
     except OSError:  # the system can't follow it, as with a network drive that is away: the journal will say so

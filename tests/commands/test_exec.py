@@ -34,9 +34,7 @@ def test_ended_by_a_signal(sandbox: Sandbox, number: int) -> None:
     """A command that a signal ended gives 128 and the signal's number, as in a shell."""
     assert run(f"kill -{number} $$", "--report-failure").returncode == 128 + number
     assert recorded(sandbox) == [(None, None)]
-    assert [failure["message"] for failure in sandbox.failures()] == [
-        f"'sh' ended with exit code {128 + number}"
-    ]
+    assert [failure["message"] for failure in sandbox.failures()] == [f"'sh' ended with exit code {128 + number}"]
 
 
 def test_not_found(sandbox: Sandbox) -> None:

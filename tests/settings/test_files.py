@@ -35,6 +35,25 @@ def refusal(path: str, timeout: str = str(LONGEST)) -> str:
     return problem
 
 
+def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path below `~` is in the user's home, also where no shell has put that in its place."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "password").write_text("s3cret")
+    assert password("~/password") == "s3cret"
+    assert Settings(disabled=True, state_dir="~/state").state_dir == tmp_path.resolve() / "state"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="takes any name for a user's there")
+def test_home_of_nobody() -> None:
+    """A path below the home of a user that there is none of is refused, instead of making a folder by that name."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(disabled=True, state_dir="~nobody-by-this-name/state")
+    assert caught.value.problems == (
+        "ANYMATE_STATE_DIR: must be the path of a folder, got '~nobody-by-this-name/state': there is no such home",
+    )
+
+
 @needs_pipes
 def test_a_pipe(tmp_path: Path) -> None:
     """A password that another program writes into a pipe, slowly and in parts, is read to its end."""
