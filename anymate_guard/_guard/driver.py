@@ -163,9 +163,7 @@ def _settling(way: Way) -> Life[bool]:
     way.end = float("inf")
     try:
         return (yield from settle(way, Row(way.mate.address, way.mate.username, ""), seconds=float("inf")))
-    except GeneratorExit:
-        raise
-    except BaseException:
+    except (Exception, Stopped):
         yield GiveBack(way.claims.rows, way.claims.unsent)
         raise
 

@@ -183,18 +183,18 @@ def _reached(end: SplitResult, patience: Patience) -> DeadlineSocket:
     failure = OSError(f"{end.hostname} has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         share = patience.seconds(waits=len(addresses) - tried)
-        sock = None
-        try:
-            sock = socket.socket(family, kind, protocol)
-            sock.settimeout(share)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.connect(address)
-        except OSError as error:
-            failure = error
-            if sock is not None:
-                sock.close()
-        else:
-            return DeadlineSocket(sock, patience)
+        with contextlib.ExitStack() as stack:
+            try:
+                sock = socket.socket(family, kind, protocol)
+                stack.callback(sock.close)
+                sock.settimeout(share)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.connect(address)
+            except OSError as error:
+                failure = error
+            else:
+                stack.pop_all()
+                return DeadlineSocket(sock, patience)
     raise failure
 
 

@@ -12,6 +12,7 @@ import pytest
 from anymate_guard import anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.rows import Row
+from anymate_guard._process.owners import Owner
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
 from tests.support.proxy import Exchange, FaultProxy
@@ -29,10 +30,10 @@ def settle() -> bool:
 
 def owe(sandbox: Sandbox, *keys: str) -> None:
     """Let a finish be owed for each of these processes, with a run."""
-    for number, key in enumerate(keys, 1):
-        with anymate_run(key) as run:
-            run.add_entries(number)
-            sandbox.fail_next("FinishRun", status=403)
+    with ExitStack() as stack:
+        for number, key in enumerate(keys, 1):
+            stack.enter_context(anymate_run(key)).add_entries(number)
+        sandbox.fail_next("FinishRun", status=403, times=len(keys))
 
 
 def change(file: Path, statement: str) -> None:
@@ -48,6 +49,15 @@ def locked(file: Path) -> Iterator[None]:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
+
+
+@contextmanager
+def another(file: Path) -> Iterator[int]:
+    """Another program lives, with this owner id."""
+    owner = Owner()
+    owner.hold(file.with_name("owners.lock"))
+    yield owner.id
+    owner.close()
 
 
 @pytest.fixture(name="way")
@@ -96,12 +106,16 @@ def test_locked_while_sending(sandbox: Sandbox, way: FaultProxy, file: Path, row
 def test_taken_while_others_are_sent(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -> None:
     """What another program took from a claim, as it believed this one dead, is not sent by that claim."""
     owe(sandbox, "a", "b")
+    with another(file) as owner:
 
-    def take(exchange: Exchange) -> None:
-        change(file, "UPDATE rows SET owner = 4711, finish = 77 WHERE process_key = 'b'")
-        exchange.answer(*exchange.forward())
+        def take(exchange: Exchange) -> None:
+            change(file, f"UPDATE rows SET owner = {owner}, finish = 77 WHERE process_key = 'b'")
+            exchange.answer(*exchange.forward())
 
-    way.break_next("FinishRun", take)
+        way.break_next("FinishRun", take)
+        way.calls.clear()
+        settle()
+        assert way.calls == ["FinishRun"]
     until(lambda: settle() and not rows())
     assert credited(sandbox) == {"a": 1, "b": 2}
     assert rows() == []
@@ -123,6 +137,38 @@ def test_taken_while_it_is_started(sandbox: Sandbox, way: FaultProxy, file: Path
     until(lambda: settle() and not rows())
     assert sum(run["overwriteEntries"] or 0 for run in sandbox.runs()) == (0 if "DELETE" in statement else 1)
     assert rows() == []
+
+
+def test_locked_while_a_run_turns_out_to_be_closed(
+    sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows, lines: Lines
+) -> None:
+    """Where the journal is locked when a run that was never finished is found closed, what is owed gets one later."""
+    owe(sandbox, "a")
+    change(file, "UPDATE rows SET finish = 0")
+    defaults.shared_client().finish_run(sandbox.runs()[0]["runId"])
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+
+        def lock(exchange: Exchange) -> None:
+            other.execute("BEGIN IMMEDIATE")
+            exchange.answer(*exchange.forward())
+
+        way.break_next("FinishRun", lock)
+        assert not settle()
+        assert lines("anymate.finish_delivered") == []
+        other.execute("ROLLBACK")
+    until(lambda: settle() and not rows())
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [None, 1]
+
+
+def test_rival_at_the_process(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """What is owed for a process whose run another program is finishing is left alone until that is done."""
+    owe(sandbox, "a", "b")
+    with another(file) as owner:
+        change(file, f"UPDATE rows SET owner = {owner}, state = 'finishing', process_key = 'a' WHERE process_key = 'b'")
+        settle()
+        assert [row.process_key for row in rows()] == ["a", "a"]
+    until(lambda: settle() and not rows())
+    assert credited(sandbox) == {"a": 1, "b": 2}
 
 
 def test_before_the_machine_was_started(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import socket
+import ssl
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,6 +51,19 @@ def test_many_threads(sandbox: Sandbox) -> None:
     assert [request["operation"] for request in requests].count("token") == 1
     assert len({request["connection"] for request in requests}) <= THREADS
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [1] * THREADS * 5
+
+
+def test_tls_that_is_none(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test tool gives a plain socket for TLS, nothing is sent over it."""
+    monkeypatch.setattr(ssl.SSLContext, "wrap_socket", lambda _, sock, **__: sock)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with (
+            client_of(sandbox, f"https://127.0.0.1:{listener.getsockname()[1]}") as client,
+            pytest.raises(UnreachableError, match="this connection is not encrypted"),
+        ):
+            client.start_run("invoice-intake")
+        with listener.accept()[0] as accepted:
+            assert accepted.recv(1) == b""
 
 
 def test_connections_are_kept(client: AnymateClient, proxy: FaultProxy) -> None:
