@@ -24,7 +24,7 @@ from anymate_guard._commands import sandbox
 from anymate_guard._commands.sandbox import DEFAULT_PORT
 from anymate_guard.errors import UnreachableError
 from anymate_guard.sandbox import Sandbox, shell_lines
-from tests.support.waiting import LONGEST
+from tests.support.waiting import LONGEST, until
 
 from .support import COMMAND, ended, needs_sh, started
 
@@ -213,7 +213,7 @@ def test_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
         with anymate_run("invoice-intake", client=AnymateClient(Settings.from_env())) as run:
             run.add_entries(3)
-            (opened,) = ask(url, "/sandbox/journal")
+            (opened,) = until(lambda: [row for row in ask(url, "/sandbox/journal") if row["runId"]])
             connection = HTTPConnection(urlsplit(url).netloc, timeout=LONGEST)
             with contextlib.closing(connection):
                 fault = {"operation": "FinishRun", "status": 503, "times": 1000}
