@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -155,7 +156,15 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether there may be a proxy: Windows and macOS have settings of their own for that."""
-    return sys.platform in {"win32", "darwin"} or any(name.lower().endswith("_proxy") for name in environ)
+    if any(name.lower().endswith("_proxy") for name in environ):
+        return True
+    if sys.platform == "win32":
+        import winreg
+
+        settings = r"Software\Microsoft\Windows\CurrentVersion\Internet Settings"
+        with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_CURRENT_USER, settings) as key:
+            return bool(winreg.QueryValueEx(key, "ProxyEnable")[0])
+    return sys.platform == "darwin"
 
 
 def check_process_key(key: object, source: str = "process_key") -> str:

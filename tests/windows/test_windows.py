@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import client_of
+from tests.support.forward import ForwardProxy
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "win32", reason="this is about Windows")
@@ -235,3 +237,19 @@ def test_a_state_folder_that_is_none(sandbox: Sandbox) -> None:
     for folder in ("?*", "NUL", r"\\nowhere\share\state", "Z:\\no\\such<folder>"):
         assert _done(sys.executable, _write("bot.py", BOT), ANYMATE_STATE_DIR=folder).returncode == 0
     assert _finished(sandbox) == [("Bücher 日本", 3)] * 4
+
+
+def test_the_proxy_of_windows(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that is set in Windows, where no variable names one, is used."""
+    for name in [name for name in os.environ if name.endswith("_PROXY")]:
+        monkeypatch.delenv(name)
+    settings = (r"HKCU\Software\Microsoft\Windows\CurrentVersion\Internet Settings", "/f", "/v")
+    with ForwardProxy() as proxy, client_of(sandbox) as client:
+        _done("reg", "add", *settings, "ProxyServer", "/d", proxy.address)
+        _done("reg", "add", *settings, "ProxyEnable", "/t", "REG_DWORD", "/d", "1")
+        try:
+            client.start_run("k")
+        finally:
+            _done("reg", "delete", *settings, "ProxyEnable")
+            _done("reg", "delete", *settings, "ProxyServer")
+    assert [line for line, _ in proxy.requests] == [f"POST {sandbox.url}/connect/token HTTP/1.1"]
