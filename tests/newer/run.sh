@@ -10,8 +10,7 @@ for minor in 14 15; do
     echo "CPython 3.$minor"
     # The checkout's own folder would be found before the wheel, and the tests' "http" before Python's.
     "$here/enter.sh" "$folder" "$project" bash -ec '
-        "$0" -m pip install --quiet --upgrade pip
-        "$0" -m pip install --quiet --force-reinstall --no-deps .
+        "$0" -m pip uninstall -qq --yes anymate-guard
         "$0" -m pip install --quiet ".[sandbox]" --group tests
         cd tests
         PYTHONSAFEPATH=1 exec "$0" -m pytest -p no:cacheprovider "$@"
