@@ -19,7 +19,7 @@ from anymate_guard.sandbox import Sandbox
 def _folder(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the journal; patience is short."""
     monkeypatch.setenv("ANYMATE_DEADLINE", "2")
-    monkeypatch.setenv("ANYMATE_TIMEOUT", "1")
+    monkeypatch.setenv("ANYMATE_TIMEOUT", "2")
     return Path(os.environ["ANYMATE_STATE_DIR"])
 
 
