@@ -1,4 +1,4 @@
-"""Settings, read from the environment once; and what a process key can be."""
+"""Settings, read from the environment once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from anymate_guard import _files
+from anymate_guard._process_key import check_process_key
 from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
@@ -26,7 +27,6 @@ _TIMEOUT = 10.0
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
-_NOT_IN_A_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't told of twice
 _KEPT_BACK = {"client_secret", "password"}  # by `anymate-guard exec`, from the command that it runs
 _SWITCH_WORDS = {
@@ -165,33 +165,6 @@ def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
         with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_CURRENT_USER, settings) as key:
             return bool(winreg.QueryValueEx(key, "ProxyEnable")[0])
     return sys.platform == "darwin"
-
-
-def check_process_key(key: object, source: str = "process_key") -> str:
-    """Give the key back if it can be one segment of a path.
-
-    Raises:
-        ConfigurationError: For anything that can't, naming `source` and the value.
-    """
-    if not isinstance(key, str):
-        problem = f"must be a string, got {key!r}"
-    elif not key.strip():
-        problem = f"must not be blank, got {key!r}"
-    elif key in {".", ".."}:
-        problem = f"{key!r} would name another path at the server; use the process's own key"
-    elif _NOT_IN_A_KEY.search(key):
-        problem = f"must not hold control characters, got {key!r}"
-    else:
-        return key
-    raise ConfigurationError([f"{source}: {problem}"])
-
-
-def is_process_key(key: str) -> bool:
-    """Whether it can be one segment of a path."""
-    try:
-        return bool(check_process_key(key))
-    except ConfigurationError:
-        return False
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -16,8 +16,9 @@ from anymate_guard._api.token import Token, Tokens
 from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
 from anymate_guard._process.fork import in_child
+from anymate_guard._process_key import check_process_key
 from anymate_guard._run.kpis import Kpis
-from anymate_guard._settings import Settings, check_process_key
+from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run is not open (200: succeeded is false)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from anymate_guard._process.fork import importing, in_child
 from anymate_guard._process.locks import Lock
-from anymate_guard._settings import Settings, check_process_key, process_key_of_environment
+from anymate_guard._process_key import check_process_key
+from anymate_guard._settings import Settings, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from anymate_guard._lifecycle.options import CREDITS, Credit, Options
 from anymate_guard._process.fork import importing, in_child
 from anymate_guard._process.interpreters import check_interpreter
 from anymate_guard._process.locks import Lock
+from anymate_guard._process_key import check_process_key
 from anymate_guard._run.amounts import LARGEST_ID
 from anymate_guard._run.run import Run
-from anymate_guard._settings import check_process_key
 
 if TYPE_CHECKING:
     from anymate_guard._api.client import AnymateClient

@@ -20,10 +20,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import attrs
 
+from anymate_guard._process_key import is_process_key
 from anymate_guard._run.amounts import MOST, NANOSECONDS
 from anymate_guard._run.kpis import Kpis
 from anymate_guard._run.run import SEVERITY, Outcome
-from anymate_guard._settings import is_process_key
 
 State = Literal["starting", "open", "finishing", "done", "refused"]
 Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
