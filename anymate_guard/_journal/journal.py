@@ -192,15 +192,20 @@ class Journal:
             self._apply("", lambda _: None)
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
-        """Do something with the file, again and again while it can't be used."""
-        end = time.monotonic() + patience
+        """Do something with the file, again and again while it can't be used.
+
+        What was never usable, as it is read-only, say, is tried once more, unless it is only locked.
+        """
+        end, again = time.monotonic() + patience, False
         while True:
             with self._lock:
                 try:
                     return work()
                 except TROUBLE as error:
                     failure, remedy = error, self._database.recover(error)
-            if time.monotonic() >= end:
+            hopeless = again and not (self._written or is_locked(failure))
+            again = True
+            if hopeless or time.monotonic() >= end:
                 if patience > _LOOKING or not is_locked(failure):  # others may be at it for a moment
                     self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")

@@ -26,6 +26,7 @@ from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
+from tests.support.clock import Clock
 from tests.support.waiting import LONGEST, in_time, until
 
 Rows = Callable[[], list[Row]]
@@ -312,6 +313,14 @@ def test_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, lines: Line
     folder.unlink()
     guard(entries=7)
     assert (folder / "journal.sqlite3").exists()
+
+
+def test_no_wait_for_a_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, clock: Clock) -> None:
+    """A bot does not wait for a journal that was never there and that no other program holds."""
+    folder.write_text("in the way")
+    guard(entries=5)
+    assert credited(sandbox) == [5]
+    assert clock.ahead < 0.1
 
 
 def test_threads_without_a_journal(sandbox: Sandbox, folder: Path, calls: Callable[[], list[str]]) -> None:
