@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from structlog.testing import capture_logs
 
 from anymate_guard import AnymateClient
@@ -17,6 +18,12 @@ from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of
 from tests.support.clock import Clock
 from tests.support.proxy import FaultProxy
+
+# Fixtures stay the same from one example to the next, as a sandbox does for a bot; and a busy machine is no fault.
+settings.register_profile(
+    "any", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.load_profile("any")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymate_guard import AnymateClient, AnymateGuardError, ApiError, UnreachableError
@@ -148,7 +148,7 @@ BODIES = st.binary(max_size=200) | st.dictionaries(st.sampled_from(NAMES), JSON_
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     operation=st.sampled_from(["token", "StartRun", "OkToRun", "FinishRun", "Failure"]),
     status=st.sampled_from([200, 200, 201, 204, 400, 401, 403, 404, 500]) | st.integers(200, 599),
@@ -173,7 +173,7 @@ def test_any_answer(sandbox: Sandbox, proxy: FaultProxy, operation: str, status:
     proxy.heal()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(junk=st.binary(min_size=1, max_size=300), framed=st.booleans())
 def test_any_bytes(client: AnymateClient, proxy: FaultProxy, junk: bytes, framed: bool) -> None:
     """Bytes that are no HTTP, or begin like it, are an error of ours, too."""
@@ -208,7 +208,7 @@ def test_echoed_secret(sandbox: Sandbox, proxy: FaultProxy, name: str, number: i
     assert caught.value.message in {"you said ***, twice: ***.", "you said b'***', twice: b'***'."}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(secret=st.text(st.characters(exclude_categories=["Cs"]), min_size=8).filter(str.strip))
 def test_any_echoed_secret(sandbox: Sandbox, proxy: FaultProxy, secret: str) -> None:
     """Any secret, in any spelling, is masked."""

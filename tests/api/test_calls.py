@@ -9,7 +9,7 @@ import threading
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymate_guard import AnymateClient, ApiError, ConfigurationError, Kpis
@@ -78,7 +78,7 @@ def test_ok_to_run(sandbox: Sandbox, client: AnymateClient) -> None:
     assert (advice.tasks_available, advice.not_blocked_date) == (False, True)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(key=KEYS)
 def test_any_process_key(sandbox: Sandbox, client: AnymateClient, key: str) -> None:
     """Every key that is allowed reaches the server as one segment of the path, unchanged."""

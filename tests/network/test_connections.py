@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymate_guard import AnymateClient, AnymateGuardError, Kpis, UnreachableError, anymate_run
@@ -159,7 +159,7 @@ HEADERS = (
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(
     length=st.sampled_from(LENGTHS * 2 + ODD_LENGTHS),
     others=st.lists(st.sampled_from(HEADERS), max_size=2, unique=True),

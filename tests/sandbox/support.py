@@ -8,7 +8,7 @@ import socket
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST
@@ -16,13 +16,7 @@ from tests.support.waiting import LONGEST
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
-# The sandbox stays the same from one example to the next, as it does for a bot.
-examples = settings(
-    database=None,
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+examples = settings(database=None, max_examples=60)
 
 
 class Clock:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import platformdirs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anymate_guard import ConfigurationError, Settings
@@ -324,7 +324,6 @@ def test_not_pickled(how: Any) -> None:
         how(read())
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*NAMES, *(f"ANYMATE_{name.name.upper()}" for name in attrs.fields(Settings))]),

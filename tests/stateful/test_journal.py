@@ -192,7 +192,6 @@ def test_journal(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             Machine,
             settings=settings(
                 database=None,
-                deadline=None,
                 derandomize=True,
                 max_examples=40,
                 stateful_step_count=30,
