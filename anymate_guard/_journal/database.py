@@ -192,6 +192,7 @@ class Database:
         self._durable = mode != "wal"
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # `sync` does it, so that no guard waits for it
+        connection.execute("PRAGMA journal_size_limit = 0")  # or a log that was long once would be for ever
 
     def recover(self, error: Exception) -> str:
         """See that the next operation can start afresh; what people can do comes back."""
