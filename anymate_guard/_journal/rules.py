@@ -30,7 +30,7 @@ class Entered(NamedTuple):
 
     busy: bool = False
     owed: tuple[Finishes, ...] = ()
-    left: frozenset[int | None] = frozenset()
+    left: frozenset[int] = frozenset()
     outage: bool = False
 
 
@@ -66,8 +66,9 @@ def enter(view: View, row: Row, claims: Claims) -> Entered:
             if other.state == "starting" and not view.in_use(other):
                 view.drop(other)  # its body had hardly begun
     owed = claim(view, row, claims, "entering")
-    left = (other.run_id for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
-    return Entered(owed=owed, left=frozenset(left), outage=view.outage)
+    dead = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
+    left = frozenset(other.run_id for other in dead if other.run_id is not None)
+    return Entered(owed=owed, left=left, outage=view.outage)
 
 
 def deferred(view: View, row: Row, *, reachable: bool | None) -> None:

@@ -80,8 +80,7 @@ def _start(shared: Shared, options: Options, way: Way) -> Life[None]:
         yield from _check_ok_to_run(way, process_key, options)
     if options.run_id is None:
         yield from _start_run(shared, options, way, busy=entered.busy)
-    shared.begin_body()  # The journal has it at the next look, which spares a transaction.
-    if shared.run_id is not None and entered.left - {None, shared.run_id}:  # those that StartRun did not resume
+    if shared.run_id is not None and entered.left - {shared.run_id}:  # those that StartRun did not resume
         yield from settle(way, entry.row, "inside")
 
 
@@ -124,6 +123,7 @@ def _start_run(shared: Shared, options: Options, way: Way, *, busy: bool) -> Lif
     try:
         if not busy:
             shared.name((yield from way.call("start_run", process_key)))
+            shared.begin_body()  # the journal has it at the next look, which spares a transaction
             return
         trouble = UnreachableError("StartRun", "another program is still finishing the run of this process")
     except UnreachableError as error:
