@@ -17,7 +17,7 @@ from anymate_guard._commands import journal
 from anymate_guard._commands.log import collected, told
 from anymate_guard._commands.table import columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, say, sign
-from anymate_guard._journal.contents import ALL, Day, Line, history_of
+from anymate_guard._journal.contents import Day, Line, history_of
 from anymate_guard._journal.rows import Unavailable
 
 _UNITS = {"min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -50,7 +50,7 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
     troubles = collected()
     try:
         book = journal.of_environment()
-        lines, days = history_of(book, since, process_key, ALL if as_json else _SHOWN)
+        lines, days = history_of(book, since, process_key, None if as_json else _SHOWN)
     except ConfigurationError as error:
         say("history", str(error))
         return 2

@@ -44,7 +44,7 @@ def show(*, as_json: bool) -> int:
     except Unavailable:
         return _tell(troubles)
     if as_json:
-        print(_json(list(map(_facts, seen.items))))
+        print(json.dumps(list(map(_facts, seen.items)), indent=2))
     elif seen.items:
         _print(seen.items, seen.counts.total())
     else:
@@ -73,7 +73,7 @@ def deliver(*, as_json: bool) -> int:
     failed = _tell(troubles)
     if as_json:
         owed, refused = (list(map(_facts, items)) for items in (done.items, done.refused))
-        print(_json({"delivered": done.delivered, "owed": owed, "refused": refused}))
+        print(json.dumps({"delivered": done.delivered, "owed": owed, "refused": refused}, indent=2))
     else:
         print(done)
         _print([*done.refused, *done.items][:_SHOWN], len(done.refused) + done.owed)
@@ -157,12 +157,12 @@ class _Progress:
 
     def __call__(self, delivered: int) -> None:
         """Write the line anew."""
-        self.delivered = done = delivered
-        if not done or not sys.stderr.isatty():
+        self.delivered = delivered
+        if not delivered or not sys.stderr.isatty():
             return
-        left = max(0, self._owed - done)
-        rest = left * (time.monotonic() - self._began) / done
-        full = _BAR * done // (done + left)
+        left = max(0, self._owed - delivered)
+        rest = left * (time.monotonic() - self._began) / delivered
+        full = _BAR * delivered // (delivered + left)
         sys.stderr.write(f"\r{sign('█') * full}{sign('░') * (_BAR - full)} {left} left, done in {duration(rest)}\033[K")
         sys.stderr.flush()
 
@@ -244,10 +244,6 @@ def _facts(item: Item) -> dict[str, object]:
         "address": row.address,
         "username": row.username,
     }
-
-
-def _json(facts: object) -> str:
-    return json.dumps(facts, indent=2)
 
 
 def _print(items: Sequence[Item], count: int) -> None:

@@ -15,7 +15,6 @@ from anymate_guard._journal.rows import Row
 from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 
-ALL = -1
 _DIGITS = 14  # of an id, in hexadecimal
 _PATIENCE = 10.0  # seconds for one look at the journal
 
@@ -149,7 +148,7 @@ def named(journal: Journal, name: str) -> list[Item]:
 
 
 def history_of(
-    journal: Journal, since: float = 0.0, process_key: str | None = None, most: int = ALL
+    journal: Journal, since: float = 0.0, process_key: str | None = None, most: int | None = None
 ) -> tuple[list[Line], list[Day]]:
     """The finished runs since a time, newest first, and what they add up to for each day.
 
@@ -157,7 +156,7 @@ def history_of(
         journal: Where to look.
         since: From when on, in seconds since 1970.
         process_key: Of which process; None for all.
-        most: How many runs to read; the days are complete.
+        most: How many runs to read; None for all. The days are complete.
 
     Raises:
         Unavailable: The journal can't be read.

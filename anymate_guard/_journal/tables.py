@@ -153,9 +153,9 @@ class Tables:
             "DELETE FROM history WHERE rowid <= (SELECT max(rowid) FROM history) - ?", (_MOST_LINES,)
         )
 
-    def history(self, since: float, process_key: str | None, most: int) -> list[tuple[Any, ...]]:
-        """The lines of the history since a time, newest first, of a process or of all; all lines if `most` is -1."""
-        chosen = {"since": since, "process": process_key, "most": most}
+    def history(self, since: float, process_key: str | None, most: int | None) -> list[tuple[Any, ...]]:
+        """The lines of the history since a time, newest first, of a process or of all; all lines if `most` is None."""
+        chosen = {"since": since, "process": process_key, "most": -1 if most is None else most}
         return self._connection.execute(_HISTORY, chosen).fetchall()
 
     def days(self, since: float, process_key: str | None) -> list[tuple[str, int, float]]:
