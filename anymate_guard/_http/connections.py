@@ -183,19 +183,22 @@ def _reached(end: SplitResult, patience: Patience) -> DeadlineSocket:
     failure = OSError(f"{end.hostname} has no address")
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         share = patience.seconds(waits=len(addresses) - tried)
-        with contextlib.ExitStack() as stack:
-            try:
-                sock = socket.socket(family, kind, protocol)
-                stack.callback(sock.close)
-                sock.settimeout(share)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.connect(address)
-            except OSError as error:
-                failure = error
-            else:
-                stack.pop_all()
-                return DeadlineSocket(sock, patience)
+        try:
+            return DeadlineSocket(_connected(socket.socket(family, kind, protocol), address, share), patience)
+        except OSError as error:
+            failure = error
     raise failure
+
+
+def _connected(sock: socket.socket, address: Any, seconds: float) -> socket.socket:
+    try:
+        sock.settimeout(seconds)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _host(end: SplitResult) -> str:
