@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from anymate_guard._process.fork import importing, in_child
+from anymate_guard._api.client import AnymateClient
+from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
 from anymate_guard._process_key import check_process_key
 from anymate_guard._settings import Settings, process_key_of_environment
 from anymate_guard.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from anymate_guard._api.client import AnymateClient
 
 _lock = Lock()
 _client: AnymateClient | None = None
@@ -26,9 +22,6 @@ def shared_client() -> AnymateClient:
     global _client
     with _lock:
         if _client is None:
-            with importing():
-                from anymate_guard._api.client import AnymateClient
-
             _client = AnymateClient(Settings.from_env())
         return _client
 
