@@ -20,8 +20,7 @@ from tests.faults.cases import FAULTS, OPERATIONS, Case, cases
 
 _PROGRAMS, _THREADS = 3, 20
 _CHUNK = 120
-_AGAIN = 0.03  # of the cases, or a few, are run again when they seem to break a promise
-_FEW = 10
+_AGAIN = 0.03  # of the cases at most are run again when they seem to break a promise
 _ROOT = Path(__file__).parents[2]
 # The root comes last, so that an installed package is found before the checkout.
 _PROGRAM = """
@@ -90,7 +89,7 @@ def run_matrix(chosen: Sequence[Case]) -> list[Result]:
     with ThreadPoolExecutor(_PROGRAMS) as pool:
         results = list(itertools.chain(*pool.map(_in_a_program, (chosen[start::count] for start in range(count)))))
     broken = [result.case for result in results if result.problems]
-    if len(broken) > max(_FEW, len(chosen) * _AGAIN):
+    if len(broken) > max(3, len(chosen) * _AGAIN):
         return results
     again = list(itertools.chain(*(_in_a_program(broken[start : start + 6]) for start in range(0, len(broken), 6))))
     return [result for result in results if not result.problems] + again

@@ -234,9 +234,9 @@ def test_the_demo_leaves_nothing(sandbox: Sandbox, monkeypatch: pytest.MonkeyPat
 def test_a_state_folder_that_is_none(sandbox: Sandbox) -> None:
     """A state folder that Windows can't make stops no bot."""
     Path("go-on").touch()
-    for folder in ("?*", "NUL", r"\\nowhere\share\state"):
+    for folder in ("?*", "NUL", r"\\nowhere\share\state", "Z:\\no\\such<folder>"):
         assert _done(sys.executable, _write("bot.py", BOT), ANYMATE_STATE_DIR=folder).returncode == 0
-    assert _finished(sandbox) == [("Bücher 日本", 3)] * 3
+    assert _finished(sandbox) == [("Bücher 日本", 3)] * 4
 
 
 def test_the_proxy_of_windows(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
