@@ -15,7 +15,7 @@ import attrs
 
 from anymate_guard import AnymateClient, AnymateGuardError, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
-from tests.faults.cases import BEFORE, DEADLINE, ENTRIES, FAULTS, SECONDS, TIMEOUT, Case
+from tests.faults.cases import BEFORE, DEADLINE, ENTRIES, FAULTS, LATE, SECONDS, TIMEOUT, Case
 from tests.support.clients import client_of
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.tracebacks import rendered
@@ -75,8 +75,8 @@ def run_case(case: Case, sandbox: Sandbox, lines: Callable[[str], list[str]]) ->
         proxy.heal()
 
         check(ran != bool(case.raises_at_entry), f"the body {'ran' if ran else 'did not run'}")
-        check((course.entered or course.left) - course.begun < DEADLINE + 1, "entering took too long")
-        check(not ran or course.left - course.done < DEADLINE + 1, "leaving took too long")
+        check((course.entered or course.left) - course.begun < DEADLINE + LATE, "entering took too long")
+        check(not ran or course.left - course.done < DEADLINE + LATE, "leaving took too long")
         _check_what_came_out(case, course, end, check)
         check(outcome in _allowed(case, ran=ran), f"it was {outcome}")
         secrets = [sandbox.environ["ANYMATE_PASSWORD"], sandbox.environ["ANYMATE_CLIENT_SECRET"], *proxy.tokens]

@@ -18,9 +18,9 @@ from anymate_guard.sandbox import Sandbox
 from tests.faults.case_run import run_case
 from tests.faults.cases import FAULTS, OPERATIONS, Case, cases
 
-_PROGRAMS, _THREADS = 3, 20
+_PROGRAMS = 3
 _CHUNK = 120
-_AGAIN = 0.03  # of the cases at most are run again when they seem to break a promise
+_AT_A_TIME = 1 / 4  # of a chunk: a case that waits for processors is late
 _ROOT = Path(__file__).parents[2]
 # The root comes last, so that an installed package is found before the checkout.
 _PROGRAM = """
@@ -66,7 +66,7 @@ def run_chunk(numbers: Sequence[int]) -> None:
     logging.getLogger().addHandler(lines)
     logging.getLogger().setLevel("DEBUG")
     chosen = [case for case in cases() if case.number in set(numbers)]
-    with Sandbox() as sandbox, ThreadPoolExecutor(_THREADS) as pool:
+    with Sandbox() as sandbox, ThreadPoolExecutor(max(1, int(len(chosen) * _AT_A_TIME))) as pool:
 
         def run(case: Case) -> None:
             outcome, problems = run_case(case, sandbox, lines.about)
@@ -79,26 +79,17 @@ def run_chunk(numbers: Sequence[int]) -> None:
 
 
 def run_matrix(chosen: Sequence[Case]) -> list[Result]:
-    """Run cases, in several programs at a time.
-
-    The deadlines are short, so that a machine that has other things to do makes some cases miss them. A few that seem
-    to break a promise are therefore run again with less company; what a case breaks twice is broken.
-    """
+    """Run cases, in several programs at a time."""
     # Neighbours are much alike: a chunk that has some of each waits and works evenly.
     count = max(_PROGRAMS, -(-len(chosen) // _CHUNK))
     with ThreadPoolExecutor(_PROGRAMS) as pool:
-        results = list(itertools.chain(*pool.map(_in_a_program, (chosen[start::count] for start in range(count)))))
-    broken = [result.case for result in results if result.problems]
-    if len(broken) > max(3, len(chosen) * _AGAIN):
-        return results
-    again = list(itertools.chain(*(_in_a_program(broken[start : start + 6]) for start in range(0, len(broken), 6))))
-    return [result for result in results if not result.problems] + again
+        return list(itertools.chain(*pool.map(_in_a_program, (chosen[start::count] for start in range(count)))))
 
 
 def _in_a_program(chosen: Sequence[Case]) -> list[Result]:
     by_number = {case.number: case for case in chosen}
     command = [sys.executable, "-c", _PROGRAM, str(_ROOT), *map(str, by_number)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, cwd=_ROOT / "tests")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=_ROOT / "tests")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     results = [Result(by_number[number], outcome, tuple(problems)) for number, outcome, problems in found]
     missing = by_number.keys() - {result.case.number for result in results}

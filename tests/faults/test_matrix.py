@@ -12,7 +12,7 @@ from tests.faults.matrix import run_matrix, table
 FULL = os.environ.get("ANYMATE_GUARD_MATRIX") == "full"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_matrix() -> None:
     """Whatever fails, the body's end is its own, the finish arrives or is owed, and nothing is counted twice."""
     results = run_matrix(list(cases()) if FULL else sample())
