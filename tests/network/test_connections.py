@@ -232,9 +232,10 @@ def test_interim_answers(client: AnymateClient, proxy: FaultProxy, interim: list
 
 def test_server_that_closes_idle_connections(sandbox: Sandbox) -> None:
     """A server may close a connection on which nothing comes; the next call makes a new one, without a failed try."""
-    with FaultProxy(sandbox.url, idle=0.1) as proxy, client_of(sandbox, proxy.url) as client:
+    with FaultProxy(sandbox.url) as proxy, client_of(sandbox, proxy.url) as client:
         for _ in range(3):
             client.start_run("invoice-intake", deadline=one_try())
+            proxy.hang_up()
             until(lambda: not proxy.still_open)
         assert proxy.connections == 3
 

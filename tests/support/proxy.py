@@ -133,7 +133,6 @@ class FaultProxy:
         upstream: The sandbox's address.
         tls: Serve TLS with this context.
         drip: Seconds between two bytes of a dripped answer.
-        idle: Seconds after which a connection is closed on which nothing comes.
 
     Attributes:
         connections: How many were accepted.
@@ -141,12 +140,9 @@ class FaultProxy:
         calls: Operations in the order they came.
     """
 
-    def __init__(
-        self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1, idle: float | None = None
-    ) -> None:
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, drip: float = 0.1) -> None:
         self.upstream = urlsplit(upstream).netloc
         self.drip = drip
-        self._idle = idle
         self.connections = 0
         self.tokens: list[str] = []
         self.calls: list[str] = []
@@ -207,7 +203,7 @@ class FaultProxy:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-        self._end_all()
+        self.hang_up()
 
     def heal(self) -> None:
         """Break nothing from now on."""
@@ -215,9 +211,10 @@ class FaultProxy:
             self._faults.clear()
         if self._listener is None:
             self.up()
-        self._end_all()
+        self.hang_up()
 
-    def _end_all(self) -> None:
+    def hang_up(self) -> None:
+        """End the connections that are open."""
         with self._lock:
             still_open = list(self._open)
         for sock in still_open:
@@ -240,7 +237,6 @@ class FaultProxy:
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             while True:
-                sock.settimeout(self._idle)
                 self._exchange(Exchange(self, sock, *read_request(sock)))
         except (Gone, OSError):
             pass

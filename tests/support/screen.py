@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from collections.abc import Iterator
 from os import PathLike
 
 import pyte
+import pytest
+
+from tests.support.waiting import LONGEST
 
 WIDTH, HEIGHT = 80, 60
 
@@ -75,6 +79,8 @@ class Screen:
 
     def _look(self) -> bool:
         data = b""
+        if not select.select([self._own], [], [], LONGEST)[0]:
+            pytest.fail(f"nothing more comes after {self.lines}")
         with contextlib.suppress(OSError):  # how Linux tells that nobody has the other end open
             data = os.read(self._own, 1 << 16)
         self._stream.feed(data)
