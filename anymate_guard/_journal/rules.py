@@ -96,13 +96,16 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
     """
     if view.look:
         _find_dead(view)
+    found = _owed(view, row, view.current(view.table.waiting(row, claims.batch, claims.tried)), standing)
     # During an outage only what has to come before the own StartRun is worth the one try.
     spared = view.outage and standing != "outside"
     others = [] if spared else view.table.abandoned(row.address, row.username, claims.batch, claims.place)
-    found = _owed(view, row, standing)
-    for process, other in {other.process: other for other in others}.items():
+    of_processes: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for other in view.current(others):
+        of_processes[other.process].append(other)
+    for process, some in of_processes.items():
         if process != row.process:
-            found += _owed(view, other, "outside")
+            found += _owed(view, some[0], some, "outside")
     untried = [finishes for finishes in found if claims.tried.isdisjoint(numbers_of(finishes))]
     chosen = untried[: claims.batch]
     if chosen == untried:  # else they are come across again
@@ -115,10 +118,10 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
 
 def leave(view: View, row: Row, claims: Claims) -> Left:
     """Mark a guard's row done; the last one out of its run gets what is to be sent for all rows of it."""
+    others = view.of_process(row)
     view.check_not_taken(row)
     if row.owner != view.me or not view.mine(row.id):  # it was given back, and may be claimed by another guard of ours
         return Left(outage=view.outage)
-    others = view.of_process(row)
     if row.run_id is None and is_busy(view, row):
         return Left(busy=True, outage=view.outage)
     row = view.put(row, owner=0, state="done", recorded=view.now)
@@ -213,11 +216,14 @@ def _find_dead(view: View) -> None:
                     view.put(view.puts.get(row.id, row), owner=0)
 
 
-def _owed(view: View, of: Row, standing: Standing) -> list[Finishes]:
-    """The finishes that are owed to the account of a row, for its process, and may be sent now."""
-    rows = view.rows_of(of)
-    if standing != "outside":
-        rows = [row for row in rows if row.id != of.id]
+def _owed(view: View, of: Row, some: Sequence[Row], standing: Standing) -> list[Finishes]:
+    """The finishes that are owed to the account of a row, for its process, and may be sent now.
+
+    What waits to be sent may be much: those for some of its rows, and what else is of their runs.
+    """
+    of_runs = {one.run_id: view.rows_of(one) for one in (of, *some)}
+    every = {row.id: row for rows in (some, *of_runs.values()) for row in rows}
+    rows = [row for row in every.values() if standing == "outside" or row.id != of.id]
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []

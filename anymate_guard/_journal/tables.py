@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from anymate_guard._journal.rows import Finish, Row, new_id
@@ -13,10 +13,13 @@ from anymate_guard._journal.view import BEGINNING, Place, View
 
 _VERSION = 2
 _TYPES = {"id": "id INTEGER PRIMARY KEY"}
+_WAITING = "owner = 0 AND state = 'done'"
 _SCHEMA = (
     # An index is one more page to write for every change: the ids of rows have none of their own, and the history none.
     f"CREATE TABLE rows ({', '.join(_TYPES.get(name, name) for name in Row._fields)})",
-    "CREATE INDEX of_process ON rows (address, process_key) WHERE state <> 'refused'",
+    # What waits to be sent may be much, and is read by its run.
+    f"""CREATE INDEX of_process ON rows (address, process_key, ({_WAITING}), run_id DESC, began)
+    WHERE state <> 'refused'""",
     """CREATE INDEX abandoned ON rows (address, username, began)
     WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
     "CREATE INDEX of_owner ON rows (owner) WHERE owner <> 0",
@@ -25,13 +28,16 @@ _SCHEMA = (
     (address, username, process_key, run_id, began, ended, outcome, entries, seconds_saved, delivered)""",
     "CREATE TABLE file (number)",
 )
+_Values = Sequence[object] | Mapping[str, object]
 _COLUMNS = ", ".join(Row._fields)
 _MARKS = ", ".join("?" * len(Row._fields))
 _READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
 _ALL = f"{_READ} ORDER BY owner = 0, state <> 'refused', began"
 _REFUSED = f"{_READ} WHERE state = 'refused' ORDER BY began"
 _BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ?"
-_OF_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND state <> 'refused' ORDER BY began"
+_PROCESS = f"{_READ} WHERE address = :address AND process_key = :process AND state <> 'refused' AND ({_WAITING})"
+_OF_PROCESS = f"{_PROCESS} = 0 UNION ALL {_PROCESS} = 1 AND run_id = :run ORDER BY began"
+_WAITING_OF = f"{_PROCESS} = 1 AND username = :username ORDER BY run_id DESC, began"
 _ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
     AND owner = 0 AND state IN ('open', 'finishing', 'done') AND (began, id) > (?, ?) ORDER BY began, id"""
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
@@ -65,9 +71,15 @@ class Tables:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def of_process(self, address: str, process_key: str) -> list[Row]:
-        """The rows of a process, but for refused ones, oldest first."""
-        return self._rows(_OF_PROCESS, (address, process_key))
+    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
+        """The rows of a process that somebody is or was at, and those of a run that wait to be sent, oldest first."""
+        return self._rows(_OF_PROCESS, {"address": address, "process": process_key, "run": run_id})
+
+    def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterator[Row]:
+        """What waits to be sent for the process and account of a row, those that need no StartRun first."""
+        account = {"address": row.address, "process": row.process_key, "username": row.username}
+        rows = filter(None, self._each(_WAITING_OF, account))
+        return itertools.islice((row for row in rows if row.id not in but_for), most)
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
         """The rows of an account that nobody is at, oldest first, after a place among them."""
@@ -101,6 +113,10 @@ class Tables:
         """Whether an address was unreachable less than a minute ago."""
         found = self._connection.execute("SELECT at FROM outages WHERE address = ?", (address,)).fetchone()
         return found is not None and type(found[0]) is float and abs(now - found[0]) < _OUTAGE
+
+    def row(self, number: int) -> Row | None:
+        """A row by its id."""
+        return next(iter(self._rows(_BY_ID, (number,))), None)
 
     def makes_sense(self, number: int) -> bool:
         """Whether a row can be read, if there is one."""
@@ -168,10 +184,10 @@ class Tables:
         except UnicodeEncodeError:  # half a surrogate in a failure's message, say: it holds up nothing else
             return self._connection.execute(statement, [_writable(value) for value in values])
 
-    def _rows(self, statement: str, values: Sequence[object], most: int | None = None) -> list[Row]:
+    def _rows(self, statement: str, values: _Values, most: int | None = None) -> list[Row]:
         return list(itertools.islice(filter(None, self._each(statement, values)), most))
 
-    def _each(self, statement: str, values: Sequence[object]) -> Iterator[Row | None]:
+    def _each(self, statement: str, values: _Values) -> Iterator[Row | None]:
         """One row after the other; None for one that makes no sense."""
         for columns in self._connection.execute(statement, values):
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Protocol
 
 import attrs
@@ -18,8 +18,22 @@ BEGINNING: Place = (0.0, 0)
 class Table(Protocol):
     """What rules read; each read is small, however much is in the journal."""
 
-    def of_process(self, address: str, process_key: str) -> list[Row]:
-        """The rows of a process, but for refused ones."""
+    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
+        """The rows of a process that somebody is or was at, and those of a run that wait to be sent."""
+        ...  # pyright wants it
+
+    def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterable[Row]:
+        """What waits to be sent for the process and account of a row, those that need no StartRun first.
+
+        Args:
+            row: Whose process and account.
+            most: How many to read.
+            but_for: The ids of those to pass over.
+        """
+        ...  # pyright wants it
+
+    def row(self, number: int) -> Row | None:
+        """A row by its id."""
         ...  # pyright wants it
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
@@ -86,7 +100,7 @@ class View:
     history: list[tuple[Finish, str]] = attrs.field(factory=list)
     reachable: bool | None = None
     _outage: bool | None = None
-    _read: dict[tuple[str, str], list[Row]] = attrs.field(factory=dict)
+    _read: dict[tuple[str, str, int | None], list[Row]] = attrs.field(factory=dict)
 
     @property
     def outage(self) -> bool:
@@ -108,19 +122,24 @@ class View:
         self.drops.add(row.id)
 
     def written_of(self, row: Row) -> list[Row]:
-        """The rows of a row's process, as the transaction found them."""
-        rows = self._read.get(row.process)
+        """The rows of a row's process, as the transaction found them; of what waits to be sent, those of its run."""
+        place = *row.process, row.run_id
+        rows = self._read.get(place)
         if rows is None:
-            rows = self._read[row.process] = self.table.of_process(*row.process)
+            rows = self._read[place] = self.table.of_process(*place)
         return rows
 
+    def current(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows that the transaction found, as they are now."""
+        rows = (self.puts.get(row.id, row) for row in rows)
+        return [row for row in rows if row.id not in self.drops]
+
     def rows_of(self, row: Row) -> list[Row]:
-        """The rows of a row's process, as they are now."""
-        rows = (self.puts.get(other.id, other) for other in self.written_of(row))
-        return [other for other in rows if other.id not in self.drops]
+        """The rows of a row's process, as they are now; of what waits to be sent, those of its run."""
+        return self.current(self.written_of(row))
 
     def of_process(self, row: Row) -> list[Row]:
-        """The other rows of a row's process, as they are now."""
+        """The others of them."""
         return [other for other in self.rows_of(row) if other.id != row.id]
 
     def in_use(self, row: Row) -> bool:
@@ -133,20 +152,19 @@ class View:
 
     def check_not_taken(self, row: Row) -> None:
         """Raise `RowTaken` for a row of this program that another one has taken."""
-        if self.written(row.id):
-            held = (other for other in self.written_of(row) if other.id == row.id)
-            if not any(self._is_still_ours(row, other) for other in held) and self.table.makes_sense(row.id):
-                raise RowTaken(row.id)
+        if self.written(row.id) and not self._is_still_ours(row) and self.table.makes_sense(row.id):
+            raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        held = {row.id: row for row in self.written_of(finish.rows[0])}
-        ours = [row for row in finish.rows if row.id in held and self._is_still_ours(row, held[row.id])]
+        ours = [row for row in finish.rows if self._is_still_ours(row)]
         self.taken |= finish.numbers - {row.id for row in ours}
         return ours
 
-    def _is_still_ours(self, row: Row, held: Row) -> bool:
-        return held.owner == self.me or can_be_taken_back(held, row.finish)
+    def _is_still_ours(self, row: Row) -> bool:
+        read = self._read.get((*row.process, row.run_id), ())
+        held = next((other for other in read if other.id == row.id), None) or self.table.row(row.id)
+        return held is not None and (held.owner == self.me or can_be_taken_back(held, row.finish))
 
 
 def can_be_taken_back(row: Row, finish: int) -> bool:

@@ -54,26 +54,29 @@ def guard(key: str) -> None:
         run.add_entries(1)
 
 
-def owe(file: Path, count: int) -> None:
-    """Let what is owed be owed so often, by processes of their own."""
+def owe(file: Path, count: int, key: str) -> None:
+    """Let what is owed be owed so often, with this process key and the number."""
     close_all()
     with closing(sqlite3.connect(file)) as other:
         names = [column[1] for column in other.execute("PRAGMA table_info(rows)")]
         one = dict(zip(names, other.execute("SELECT * FROM rows").fetchone(), strict=True))
-        many = ({**one, "id": number, "process_key": f"owed {number}"} for number in range(1, count + 1))
+        many = ({**one, "id": number, "process_key": key.format(number)} for number in range(1, count + 1))
         marks = ", ".join(f":{name}" for name in names)
         other.executemany(f"INSERT OR REPLACE INTO rows VALUES ({marks})", many)
         other.commit()
 
 
-def test_much_is_owed(sandbox: Sandbox, file: Path, steps: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", ["owed {}", "a"], ids=["to others", "to its process"])
+def test_much_is_owed(
+    sandbox: Sandbox, file: Path, steps: Callable[[], int], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
     """With 20 000 finishes owed a guard asks no more of the journal than with 50, in an outage and after it."""
     monkeypatch.setenv("ANYMATE_DEADLINE", "4")
     sandbox.close()
     guard("a")  # from here on the outage is remembered
     costs = []
     for count in (50, 20_000):
-        owe(file, count)
+        owe(file, count, key)
         steps()
         guard("a")
         costs.append(steps())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_bac
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 _STATES = ("open", "finishing", "done")
+
+
+def _waits(row: Row) -> bool:
+    return row.owner == 0 and row.state == "done"
 
 
 @attrs.define
@@ -58,10 +62,23 @@ class Rows:
         self._content = content
         self.read = 0
 
-    def of_process(self, address: str, process_key: str) -> list[Row]:
-        rows = [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
+    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
+        rows = [row for row in self._of(address, process_key) if not _waits(row) or row.run_id == run_id is not None]
         self.read += len(rows)
         return rows
+
+    def waiting(self, row: Row, most: int, but_for: Container[int]) -> list[Row]:
+        rows = [other for other in self._of(*row.process) if _waits(other) and other.id not in but_for]
+        rows = sorted(rows, key=lambda other: -(other.run_id or 0))
+        rows = [other for other in rows if other.username == row.username][:most]
+        self.read += len(rows)
+        return rows
+
+    def row(self, number: int) -> Row | None:
+        return self._content.rows.get(number)
+
+    def _of(self, address: str, process_key: str) -> list[Row]:
+        return [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
         rows = [row for row in self.all() if (row.address, row.username, row.owner) == (address, username, 0)]

@@ -34,7 +34,7 @@ class Mutant:
         plans: The world in which it shows.
         faults: What has to go wrong for it.
         budget: How many faults and changes of turn that takes at most.
-        backlog: How many finishes of other processes are owed.
+        backlog: How many finishes are owed, half of them to the guard's own process.
     """
 
     function: Callable[..., Any]
@@ -139,6 +139,9 @@ MUTANTS = {
     ),
     "all that is owed is read at once": Mutant(
         rules.claim, "row.username, claims.batch", "row.username, 1 << 30", SMALL["a guard"], backlog=200
+    ),
+    "all that waits for the process of a guard is read at once": Mutant(
+        rules.claim, "claims.batch, claims.tried", "1 << 30, ()", SMALL["a guard"], backlog=400
     ),
     "a row has no owner": Mutant(Journal.add, "entry.row = entry.row.but(owner=self.owner.id)", "pass"),
     "a failure is reported by who leaves, not by the last one out": Mutant(

@@ -98,7 +98,7 @@ class World:
         plans: What the guards do, in the order they begin.
         choices: Decides what happens next.
         faults: Which kinds of faults there may be.
-        backlog: How many finishes of other processes are owed from before.
+        backlog: How many finishes are owed from before, half of them to the process of the first guard.
         story: What happened, for people.
     """
 
@@ -121,9 +121,13 @@ class World:
         Raises:
             Broken: One does not.
         """
-        for number in range(self.backlog):
-            owed = Row(ADDRESS, "mate", f"old {number}", self.anymate.start(f"old {number}"), 0, "done", id=number + 1)
-            self.machine.file.content.rows[owed.id] = owed
+        for number in range(0, self.backlog, 2):
+            key = f"old {number}"
+            for owed in (
+                Row(ADDRESS, "mate", key, self.anymate.start(key), 0, "done", id=number + 1),
+                Row(ADDRESS, "mate", self.plans[0].process_key, None, 0, "done", id=number + 2),
+            ):
+                self.machine.file.content.rows[owed.id] = owed
         programs: dict[str, Process] = {}
         for plan in self.plans:
             process = programs.get(plan.program) or self.machine.start(plan.program)
