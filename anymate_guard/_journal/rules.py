@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from anymate_guard._journal.rows import Finish, Row, new_id
@@ -223,7 +224,8 @@ def _owed(view: View, of: Row, some: Sequence[Row], standing: Standing) -> list[
     """
     of_runs = {one.run_id: view.rows_of(one) for one in (of, *some)}
     every = {row.id: row for rows in (some, *of_runs.values()) for row in rows}
-    rows = [row for row in every.values() if standing == "outside" or row.id != of.id]
+    oldest_first = sorted(every.values(), key=attrgetter("began"))
+    rows = [row for row in oldest_first if standing == "outside" or row.id != of.id]
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []
