@@ -95,8 +95,7 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
         standing: Where the guard with this row is. While it enters, what may belong to the run that its StartRun
             resumes is left alone; inside, what would need or end the process's run.
     """
-    if view.look:
-        _find_dead(view)
+    dead = view.look and _find_dead(view)
     found = _owed(view, row, view.current(view.table.waiting(row, claims.batch, claims.tried)), standing)
     # During an outage only what has to come before the own StartRun is worth the one try.
     spared = view.outage and standing != "outside"
@@ -109,7 +108,9 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
             found += _owed(view, some[0], some, "outside")
     untried = [finishes for finishes in found if claims.tried.isdisjoint(numbers_of(finishes))]
     chosen = untried[: claims.batch]
-    if chosen == untried:  # else they are come across again
+    if dead:
+        claims.more = True  # they are among what is owed at the next look
+    elif chosen == untried:  # else they are come across again
         claims.more = len(others) == claims.batch
         claims.place = next(((other.began, other.id) for other in reversed(others)), claims.place)
     for finishes in chosen:
@@ -207,14 +208,17 @@ def give_back(view: View, rows: Iterable[Row]) -> None:
         view.put(row, owner=0, state="done")
 
 
-def _find_dead(view: View) -> None:
+def _find_dead(view: View) -> bool:
     """Find rows of dead programs: they are nobody's from now on, as what is abandoned is found by that."""
+    found = False
     for owner in view.table.owners():
         if owner != view.me and not view.alive(owner, view.now):
             for row in view.table.of_owner(owner):
                 taken = view.mine(row.id)  # by the dead one; this program still has to find that out
                 if not (taken or view.alive(owner, row.began) or row.id in view.drops):
                     view.put(view.puts.get(row.id, row), owner=0)
+                    found = True
+    return found
 
 
 def _owed(view: View, of: Row, some: Sequence[Row], standing: Standing) -> list[Finishes]:
