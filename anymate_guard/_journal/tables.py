@@ -76,7 +76,7 @@ class Tables:
         return self._rows(_OF_PROCESS, {"address": address, "process": process_key, "run": run_id})
 
     def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterator[Row]:
-        """What waits to be sent for the process and account of a row, those that need no StartRun first."""
+        """What waits to be sent for the process and account of a row; what has a run already comes first."""
         account = {"address": row.address, "process": row.process_key, "username": row.username}
         rows = filter(None, self._each(_WAITING_OF, account))
         return itertools.islice((row for row in rows if row.id not in but_for), most)
@@ -116,15 +116,11 @@ class Tables:
 
     def row(self, number: int) -> Row | None:
         """A row by its id."""
-        return next(iter(self._rows(_BY_ID, (number,))), None)
+        return next(self._each(_BY_ID, (number,)), None)
 
     def makes_sense(self, number: int) -> bool:
         """Whether a row can be read, if there is one."""
-        found = self._connection.execute(_BY_ID, (number,)).fetchone()
-        try:
-            return found is None or Row.of(found).id == number
-        except (ValueError, TypeError):
-            return False
+        return next(self._each(_BY_ID, (number,)), True) is not None
 
     def put(self, row: Row) -> None:
         """Write a row."""

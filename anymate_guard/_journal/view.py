@@ -23,7 +23,7 @@ class Table(Protocol):
         ...  # pyright wants it
 
     def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterable[Row]:
-        """What waits to be sent for the process and account of a row, those that need no StartRun first.
+        """What waits to be sent for the process and account of a row; what has a run already comes first.
 
         Args:
             row: Whose process and account.
@@ -139,7 +139,7 @@ class View:
         return self.current(self.written_of(row))
 
     def of_process(self, row: Row) -> list[Row]:
-        """The others of them."""
+        """The same rows, without the row itself."""
         return [other for other in self.rows_of(row) if other.id != row.id]
 
     def in_use(self, row: Row) -> bool:
