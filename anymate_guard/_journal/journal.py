@@ -183,8 +183,7 @@ class Journal:
     def _match(self) -> None:
         for entry in list(self._entries.values()):
             row = entry.recorded()
-            if self._wanted.get(row.id) is not None:  # else it is over, and that was not noted to the end
-                self._wanted[row.id] = row
+            self._wanted[row.id] = row
         if not self._wanted and not self._unsure:
             return
         self._open()

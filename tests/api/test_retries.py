@@ -33,6 +33,7 @@ PASSING: dict[str, Fault] = {
     "wrong chunks": faults.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
     "endless line": faults.sends(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n{}"),
 }
+REFUSED = "ConnectionRefusedError: ["  # each system says the rest its own way
 OPERATIONS = ("token", "StartRun", "OkToRun", "FinishRun", "Failure")
 
 
@@ -77,7 +78,7 @@ def test_refused_connection(client: AnymateClient, proxy: FaultProxy, capture: l
     thread.start()
     assert client.start_run("invoice-intake") > 0
     thread.join(LONGEST)
-    assert capture[0]["error"] == f"{proxy.url}: ConnectionRefusedError: [Errno 111] Connection refused"
+    assert str(capture[0]["error"]).startswith(f"{proxy.url}: {REFUSED}")
 
 
 def test_one_try(client: AnymateClient, proxy: FaultProxy) -> None:
@@ -207,7 +208,7 @@ def test_reason_while_the_bot_handles_an_error(client: AnymateClient, proxy: Fau
     except ValueError:
         with pytest.raises(UnreachableError) as caught:
             client.start_run("invoice-intake", deadline=one_try())
-    assert caught.value.reason.endswith("ConnectionRefusedError: [Errno 111] Connection refused")
+    assert caught.value.reason.startswith(f"{proxy.url}: {REFUSED}")
 
 
 class TestFinishAgain:

@@ -6,7 +6,7 @@ import errno
 import mmap
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support.clock import Clock
 from tests.support.waiting import until
 
 Rows = Callable[[], list[Row]]
@@ -54,21 +55,24 @@ def guard(key: str) -> None:
         run.add_entries(1)
 
 
-def owe(file: Path, count: int, key: str) -> None:
-    """Let what is owed be owed so often, with this process key and the number."""
+def owe(file: Path, count: int, keys: Sequence[str]) -> None:
+    """Let what is owed be owed so often, by turns with these process keys, and the number."""
     close_all()
     with closing(sqlite3.connect(file)) as other:
         names = [column[1] for column in other.execute("PRAGMA table_info(rows)")]
         one = dict(zip(names, other.execute("SELECT * FROM rows").fetchone(), strict=True))
-        many = ({**one, "id": number, "process_key": key.format(number)} for number in range(1, count + 1))
+        many = (
+            {**one, "id": number, "process_key": keys[number % len(keys)].format(number)}
+            for number in range(1, count + 1)
+        )
         marks = ", ".join(f":{name}" for name in names)
         other.executemany(f"INSERT OR REPLACE INTO rows VALUES ({marks})", many)
         other.commit()
 
 
-@pytest.mark.parametrize("key", ["owed {}", "a"], ids=["to others", "to its process"])
+@pytest.mark.parametrize("keys", [["owed {}"], ["a"], ["owed {}", "a"]], ids=["to others", "to its process", "to all"])
 def test_much_is_owed(
-    sandbox: Sandbox, file: Path, steps: Callable[[], int], monkeypatch: pytest.MonkeyPatch, key: str
+    sandbox: Sandbox, file: Path, steps: Callable[[], int], monkeypatch: pytest.MonkeyPatch, keys: list[str]
 ) -> None:
     """With 20 000 finishes owed a guard asks no more of the journal than with 50, in an outage and after it."""
     monkeypatch.setenv("ANYMATE_DEADLINE", "4")
@@ -76,7 +80,7 @@ def test_much_is_owed(
     guard("a")  # from here on the outage is remembered
     costs = []
     for count in (50, 20_000):
-        owe(file, count, key)
+        owe(file, count, keys)
         steps()
         guard("a")
         costs.append(steps())
@@ -88,6 +92,17 @@ def test_much_is_owed(
     guard("b")  # delivers some of it, in batches
     assert steps() < 500 * costs[0]
     assert {run["processKey"] for run in sandbox.runs() if run["finished"]} > {"b"}
+
+
+def test_more_is_owed_than_is_claimed_at_once(sandbox: Sandbox, file: Path, rows: Rows, clock: Clock) -> None:
+    """What is owed to its process and to others is delivered by one entering guard in several batches."""
+    sandbox.close()
+    guard("a")
+    owe(file, 100, ["a", "owed {}"])
+    clock.sleep(120)
+    sandbox.start()
+    with anymate_run("a"):
+        assert len(rows()) == 1
 
 
 def test_nothing_is_kept_of_finished_guards(

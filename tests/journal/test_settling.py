@@ -11,6 +11,7 @@ import pytest
 
 from anymate_guard import anymate_run
 from anymate_guard._guard import defaults, driver
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._process.owners import Owner
 from anymate_guard.sandbox import Sandbox
@@ -119,6 +120,27 @@ def test_taken_while_others_are_sent(sandbox: Sandbox, way: FaultProxy, file: Pa
     until(lambda: settle() and not rows())
     assert credited(sandbox) == {"a": 1, "b": 2}
     assert rows() == []
+
+
+def test_taken_while_the_journal_is_locked(
+    sandbox: Sandbox, way: FaultProxy, file: Path, folder: Path, rows: Rows
+) -> None:
+    """What another program took while it held the journal, and a refused claim could not be given back, stays taken."""
+    owe(sandbox, "a")
+    with another(file) as owner, closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+
+        def lock(exchange: Exchange) -> None:
+            other.execute("BEGIN IMMEDIATE")
+            exchange.answer(403, {"message": "No."})
+
+        way.break_next("FinishRun", lock)
+        assert not settle()
+        other.execute(f"UPDATE rows SET owner = {owner}, finish = 77")
+        other.execute("COMMIT")
+        until(lambda: journal_at(folder).idle)
+        assert [row.owner for row in rows()] == [owner]
+    until(lambda: settle() and not rows())
+    assert credited(sandbox) == {"a": 1}
 
 
 @pytest.mark.parametrize("statement", ["UPDATE rows SET owner = 4711, finish = 77", "DELETE FROM rows"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from anymate_guard import anymate_run
+from anymate_guard._guard import defaults, driver
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import until
@@ -62,3 +64,18 @@ def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: R
         run.add_entries(5)
     assert credited(sandbox) == 5
     assert rows() == []
+
+
+def test_bot_that_was_taken_for_dead_while_it_left(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """A program that holds the journal while a bot leaves may take all that the bot recorded: it is credited once."""
+    with anymate_run("a") as run:
+        run.add_entries(2)
+        until(lambda: [row.entries for row in rows()] == [2])
+        other = sqlite3.connect(file, timeout=10, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+    with closing(other):
+        other.execute(SENDING)
+        other.execute("COMMIT")
+    until(lambda: journal_at(file.parent).idle)
+    until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [2]

@@ -25,8 +25,10 @@ from anymate_guard._journal.database import Database
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.settling import settle
+from anymate_guard._process.owners import Owner
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
+from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
 
 Rows = Callable[[], list[Row]]
@@ -388,6 +390,57 @@ def test_deleted(sandbox: Sandbox, folder: Path, rows: Rows, lines: Lines) -> No
         assert [run["finished"] for run in sandbox.runs()] == [False]
     assert credited(sandbox) == [4]
     assert lines("anymate.journal_unavailable") == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be replaced there")
+def test_older_copy(
+    sandbox: Sandbox, proxy: FaultProxy, file: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the journal made while a run was being started, and put back after it, does not start it again."""
+    for name in ("API", "AUTH"):
+        monkeypatch.setenv(f"ANYMATE_{name}_URL", proxy.url)
+    copy = file.with_name("copy")
+
+    def make_copy(exchange: Exchange) -> None:
+        with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("StartRun", make_copy)
+    guard("a", 3)
+    for path in file.parent.glob("journal.sqlite3-*"):
+        path.unlink()
+    copy.rename(file)
+    assert [row.state for row in rows()] == ["starting"]
+    guard("b")
+    assert credited(sandbox) == [3, 1]
+    assert rows() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
+def test_gone_while_a_guard_waits(
+    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, lines: Lines, calls: Callable[[], list[str]]
+) -> None:
+    """A guard that waits for another program's finish goes on when the journal can't be read any more."""
+    guard("b")
+    with closing(Owner()) as owner:
+        assert owner.hold(file.with_name("owners.lock"))
+        sandbox.fail_next("FinishRun", status=403)
+        guard("a")
+        with closing(sqlite3.connect(file)) as other, other:
+            other.execute("UPDATE rows SET owner = ?, state = 'finishing'", [owner.id])
+        work = threading.Thread(target=guard, args=("a", 3))
+        work.start()
+        until(lambda: [row.state for row in rows()] == ["finishing", "starting"])
+        aside = folder.rename(folder.with_name("aside"))
+        folder.write_text("in the way")
+        until(lambda: calls().count("StartRun") == 3)
+        folder.unlink()
+        aside.rename(folder)
+        work.join()
+    assert lines("anymate.start_deferred") == []
+    until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
+    assert credited(sandbox) == [1, 4]
 
 
 def test_other_thread_is_not_held_up(sandbox: Sandbox, file: Path) -> None:

@@ -280,3 +280,32 @@ def test_child_left_behind(sandbox: Sandbox) -> None:
         run("with anymate_run('k') as run: run.add_entries(1)")
         os.kill(child, signal.SIGKILL)
     assert finished(sandbox) == [(6, None)]
+
+
+def test_fork_while_the_recorder_waits_for_the_disk(sandbox: Sandbox) -> None:
+    """A fork waits for a recorder that waits for the disk, and the next guard has one again."""
+    text = """
+        sync, waits = os.fsync, threading.Event()
+
+        def fsync(file):
+            thread = threading.current_thread()
+            if thread.name == "anymate_guard" and not waits.is_set():
+                waits.set()
+                thread.stop.wait()
+            sync(file)
+
+        os.fsync = fsync
+        with anymate_run("k"):
+            pass
+        waits.wait()
+        fork()
+        with anymate_run("k") as run:
+            run.add_entries(2)
+            say("inside")
+            sys.stdin.readline()
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [2])
+        assert bot.end() == (0, "", "")
+    assert finished(sandbox) == [(None, None), (2, None)]

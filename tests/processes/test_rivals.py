@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +23,8 @@ from tests.support.waiting import LONGEST, until
 
 from .bots import Bot, asked, finished, rows, run, running
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="its bots are POSIX programs")
+if sys.platform == "win32":
+    pytest.skip("its bots are POSIX programs", allow_module_level=True)
 
 SHORT = {"ANYMATE_DEADLINE": "2", "ANYMATE_TIMEOUT": "1"}
 OTHER = "with anymate_run('other'): pass"

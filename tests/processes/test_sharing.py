@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
+
 import pytest
 
 from anymate_guard import UnreachableError, anymate_run
@@ -123,6 +126,7 @@ def test_exit_puts_back_what_was_given_up(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(3, None), (None, None)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has locks of its own kind")
 def test_system_with_locks_of_processes_only(sandbox: Sandbox) -> None:
     """Where only processes can hold locks, not open files, as on macOS, bots are known to be alive, or dead, too."""
     old = "import fcntl\nif hasattr(fcntl, 'F_OFD_SETLK'): del fcntl.F_OFD_SETLK\n"
@@ -158,5 +162,22 @@ def test_waiting_for_another_program_to_finish(sandbox: Sandbox) -> None:
         until(asked(sandbox, "FinishRun"))
         with anymate_run("k") as run:
             run.add_entries(1)
+        bot.end()
+    assert finished(sandbox) == [(5, None), (1, None)]
+
+
+def test_late_start_after_another_program_s_finish(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that starts its run when it is left waits for another program that finishes its key's run just then."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "4")
+    sandbox.close()
+    with ExitStack() as stack:
+        with anymate_run("k") as late:
+            late.add_entries(1)
+            sandbox.start()
+            sandbox.fail_next("FinishRun", delay=1)
+            bot = stack.enter_context(running(BODY))
+            bot.until("inside")
+            bot.go_on()
+            until(asked(sandbox, "FinishRun"))
         bot.end()
     assert finished(sandbox) == [(5, None), (1, None)]

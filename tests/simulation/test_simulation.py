@@ -1,19 +1,11 @@
-"""No order of steps and no fault in the simulation breaks a promise."""
+"""Two faults, large worlds and mistakes: what takes the simulation longer."""
 
 from __future__ import annotations
 
 import pytest
 
 from .mutants import MUTANTS
-from .worlds import ALL_FAULTS, SMALL, Seen, large_for, try_small
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_small_worlds_in_every_order(name: str) -> None:
-    """Guards share runs, are interrupted, killed, taken for dead and cut off, and each KPI is credited once."""
-    seen = Seen()
-    try_small(name, ALL_FAULTS, 1, seen)
-    assert seen.faults > 10
+from .worlds import ALL_FAULTS, Seen, large_for, try_small
 
 
 def test_two_programs_with_two_faults() -> None:

@@ -24,6 +24,9 @@ build() { x86_64-w64-mingw32-gcc -O2 "$@"; }
 cat >launcher.c <<'C'
 #include <windows.h>
 int wmain(int argc, wchar_t **argv) {
+    // As the C runtime of python.exe, which this program was not linked with, knows: files 0 to 2 are the standard ones.
+    void (*set_app_type)(int) = (void *)GetProcAddress(LoadLibraryW(L"ucrtbase.dll"), "_set_app_type");
+    if (set_app_type) set_app_type(1);
     HMODULE dll = LoadLibraryW(L"python313.dll");
     int (*run)(int, wchar_t **) = dll ? (void *)GetProcAddress(dll, "Py_Main") : 0;
     return run ? run(argc, argv) : 125;

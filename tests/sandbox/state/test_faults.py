@@ -15,6 +15,7 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST, until
+from tests.support.wine import hides_resets
 
 from ..support import Bot, ends_in_reset
 
@@ -156,6 +157,7 @@ def test_after(sandbox: Sandbox, bot: Bot) -> None:
     assert bot.finish(run_id).json["succeeded"] is False
 
 
+@hides_resets
 @pytest.mark.parametrize(("when", "started"), [("before", 0), ("after", 1)])
 def test_reset(sandbox: Sandbox, bot: Bot, line: socket.socket, when: str, started: int) -> None:
     """A reset ends the connection hard, before or after the state changed, and has no status."""
@@ -183,6 +185,7 @@ def test_answer(sandbox: Sandbox, bot: Bot, answer: object) -> None:
     assert sandbox.runs() == []
 
 
+@hides_resets
 @pytest.mark.parametrize(("after", "started"), [(False, 0), (True, 1)])
 def test_hang(sandbox: Sandbox, bot: Bot, line: socket.socket, after: bool, started: int) -> None:
     """A call that hangs is pending, before or after the state changed, until a reset ends it."""
@@ -199,6 +202,7 @@ def test_hang(sandbox: Sandbox, bot: Bot, line: socket.socket, after: bool, star
     assert ends_in_reset(line)
 
 
+@hides_resets
 def test_end_of_faults(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:
     """Faults can be called off over HTTP: none is left, who hangs is let go, no more is forgotten."""
     run_id = bot.start()
@@ -211,6 +215,7 @@ def test_end_of_faults(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:
     assert bot.start() == run_id
 
 
+@hides_resets
 def test_hang_for_a_while(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:
     """A call that hangs for some time ends without an answer after it."""
     sandbox.fail_next("StartRun", hang=0.05)
@@ -236,6 +241,7 @@ def test_delay_after(sandbox: Sandbox, bot: Bot) -> None:
     assert bot.finish(run_id).json["succeeded"] is True
 
 
+@hides_resets
 def test_delays_overlap(sandbox: Sandbox, bot: Bot, line: socket.socket) -> None:
     """While one call waits others are served, and a reset drops the one that waits."""
     sandbox.fail_next("StartRun", delay=10_000)
