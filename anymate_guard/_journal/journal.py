@@ -28,7 +28,7 @@ _LOOKING = 0.2  # seconds for which a look waits for a locked file
 _HOUR = 3600.0
 _FORKING = 10.0  # seconds that a fork waits for who is at the file: to make it may take some
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
-_POLL = 0.01
+_POLLS = 0.01, 0.2  # seconds between two tries: the first, and the most, as many that wait hold up whom they wait for
 
 
 class Journal:
@@ -195,7 +195,7 @@ class Journal:
 
         What was never usable, as it is read-only, say, is tried once more, unless it is only locked.
         """
-        end, again = time.monotonic() + patience, False
+        end, again, poll = time.monotonic() + patience, False, _POLLS[0]
         while True:
             with self._lock:
                 try:
@@ -208,7 +208,8 @@ class Journal:
                 if patience > _LOOKING or not is_locked(failure):  # others may be at it for a moment
                     self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
-            time.sleep(random.uniform(0, _POLL))  # so that many that wait don't ask in step
+            time.sleep(random.uniform(0, poll))  # so that many that wait don't ask in step
+            poll = min(2 * poll, _POLLS[1])
 
     def _open(self) -> None:
         """See that both files are the ones that have their names now."""

@@ -101,11 +101,11 @@ def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None
 
 
 def harm(file: Path, statement: str) -> None:
-    """Change the journal as no version of the package would."""
-    close_all()
-    with closing(sqlite3.connect(file)) as other:
+    """Change the journal as no version of the package would; this program opens it anew after that."""
+    with closing(sqlite3.connect(file, timeout=10)) as other:
         other.execute(statement)
         other.commit()
+    close_all()
 
 
 @pytest.mark.parametrize(
