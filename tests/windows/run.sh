@@ -18,5 +18,5 @@ else
     python -m pip install --quiet --no-deps --target "$packages" "$folder"/wheel/*.whl
 fi
 cd "$here/.."
-# A short path for what tests write, which Windows limits.
-PYTHONSAFEPATH=1 exec "$folder/python" -m pytest -p no:cacheprovider --basetemp 'C:\t' "$@"
+# A short path for what tests write, which Windows limits. When Wine's server fails, programs hang, and nobody says so.
+PYTHONSAFEPATH=1 exec timeout 40m "$folder/python" -m pytest -p no:cacheprovider --basetemp 'C:\t' "$@"
