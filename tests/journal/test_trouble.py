@@ -419,9 +419,16 @@ def test_older_copy(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
 def test_gone_while_a_guard_waits(
-    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, lines: Lines, calls: Callable[[], list[str]]
+    sandbox: Sandbox,
+    file: Path,
+    folder: Path,
+    rows: Rows,
+    lines: Lines,
+    calls: Callable[[], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A guard that waits for another program's finish goes on when the journal can't be read any more."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "30")
     guard("b")
     with closing(Owner()) as owner:
         assert owner.hold(file.with_name("owners.lock"))

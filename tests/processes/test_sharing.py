@@ -175,7 +175,7 @@ def test_late_start_after_another_program_s_finish(sandbox: Sandbox, monkeypatch
             late.add_entries(1)
             sandbox.start()
             sandbox.fail_next("FinishRun", delay=1)
-            bot = stack.enter_context(running(BODY))
+            bot = stack.enter_context(running(BODY, ANYMATE_DEADLINE="20", ANYMATE_TIMEOUT="10"))
             bot.until("inside")
             bot.go_on()
             until(asked(sandbox, "FinishRun"))
