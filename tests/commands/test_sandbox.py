@@ -252,6 +252,16 @@ def test_what_cannot_be_delivered(tmp_path: Path) -> None:
         assert ask(url, "/sandbox/journal", "POST") == {"message": "0 delivered, 1 still owed."}
 
 
+def test_journal_that_can_not_be_used(tmp_path: Path) -> None:
+    """Where the journal can't be used, the page lists nothing, and says why when it is asked to deliver."""
+    folder = tmp_path / "state"
+    folder.write_text("in the way")
+    with serving("--port", "0", ANYMATE_STATE_DIR=str(folder)) as process:
+        url = address(process)
+        assert ask(url, "/sandbox/journal") == []
+        assert ask(url, "/sandbox/journal", "POST")["message"].startswith("The journal can't be used: ")
+
+
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "1.5", "9" * 5000])
 def test_wrong_port(port: str) -> None:
     """What can't be a port is refused, by its value."""

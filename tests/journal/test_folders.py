@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pytest
 from anymate_guard import anymate_run
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.processes.bots import running
 from tests.support.waiting import LONGEST, until
 
 Rows = Callable[[], list[Row]]
@@ -177,23 +177,27 @@ def test_damaged_where_nothing_can_be_moved(
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]
 
 
-def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows) -> None:
     """Where no more threads can be started, guards go on without the recorder, until they can."""
-    start: Any = threading.Thread.start
+    text = """
+        start = threading.Thread.start
 
-    def refuse(thread: threading.Thread) -> None:
-        if thread.name == "anymate_guard":
+        def refuse(thread):
             raise RuntimeError("can't start new thread")
-        start(thread)
 
-    with ExitStack() as stack:
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
-            run = stack.enter_context(anymate_run("a"))
-        run.add_entries(3)
-        assert [row.entries for row in rows()] == [None]
-        with anymate_run("b"):
-            until(lambda: 3 in [row.entries for row in rows()])
+        threading.Thread.start = refuse
+        with anymate_run("a") as run:
+            run.add_entries(3)
+            threading.Thread.start = start
+            with anymate_run("b"):
+                say("inside")
+                sys.stdin.readline()
+        """
+    with running(text) as bot:
+        bot.until("inside")
+        until(lambda: 3 in [row.entries for row in rows()])
+        assert bot.end() == (0, "", "")
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [3, None]
 
 
 def test_disk_without_locks(sandbox: Sandbox, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,14 +155,19 @@ def test_text_that_no_file_can_hold(sandbox: Sandbox, rows: Rows, lines: Lines) 
     assert lines("anymate.journal_unavailable") == []
 
 
+@pytest.mark.parametrize("noticed", [False, True])
 @pytest.mark.parametrize("statement", ["UPDATE rows SET owner = 'me'", "UPDATE rows SET entries = -1"])
-def test_own_row_that_makes_no_sense(sandbox: Sandbox, file: Path, rows: Rows, statement: str) -> None:
+def test_own_row_that_makes_no_sense(
+    sandbox: Sandbox, file: Path, rows: Rows, statement: str, *, noticed: bool
+) -> None:
     """A bot whose own row is made a mess of in its body is credited what it recorded, once."""
     with anymate_run("a") as run:
         run.add_entries(2)
         until(lambda: [row.entries for row in rows()] == [2])
         harm(file, statement)
         run.add_entries(3)
+        if noticed:  # by the recorder, before the bot leaves
+            until(lambda: [row.entries for row in rows()] == [5])
     assert credited(sandbox) == [5]
     assert rows() == []
 

@@ -309,3 +309,23 @@ def test_fork_while_the_recorder_waits_for_the_disk(sandbox: Sandbox) -> None:
         until(lambda: [row.entries for row, _ in rows()] == [2])
         assert bot.end() == (0, "", "")
     assert finished(sandbox) == [(None, None), (2, None)]
+
+
+def test_fork_while_the_recorder_ends(sandbox: Sandbox) -> None:
+    """A fork waits until the system does not count the recorder's thread any more, for which Python would warn."""
+    text = """
+        exists, looks = os.path.exists, []
+
+        def still_counted(path):
+            if "/task/" not in str(path):
+                return exists(path)
+            looks.append(path)
+            return len(looks) < 3
+
+        os.path.exists = still_counted
+        with anymate_run("k") as run:
+            fork()
+            run.add_entries(len(looks))
+        """
+    assert run(text) == (0, "", "")
+    assert finished(sandbox) == [(3, None)]
