@@ -137,7 +137,7 @@ class Database:
 
     def has_more(self) -> bool:
         """Whether somebody has written since `sync`, as far as the log's size and date tell."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # its folder, too, may be gone
             return not self._durable and self._looks() != self._synced
         return False
 

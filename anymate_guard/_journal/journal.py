@@ -28,7 +28,8 @@ _LOOKING = 0.2  # seconds for which a look waits for a locked file
 _HOUR = 3600.0
 _FORKING = 10.0  # seconds that a fork waits for who is at the file: to make it may take some
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
-_POLLS = 0.01, 0.2  # seconds between two tries: the first, and the most, as many that wait hold up whom they wait for
+_POLL = 0.01  # seconds between the first two tries
+_LONGEST_POLL = 0.2  # between later ones: many that ask too often hold up the one that they wait for
 
 
 class Journal:
@@ -195,7 +196,7 @@ class Journal:
 
         What was never usable, as it is read-only, say, is tried once more, unless it is only locked.
         """
-        end, again, poll = time.monotonic() + patience, False, _POLLS[0]
+        end, again, poll = time.monotonic() + patience, False, _POLL
         while True:
             with self._lock:
                 try:
@@ -209,7 +210,7 @@ class Journal:
                     self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(random.uniform(0, poll))  # so that many that wait don't ask in step
-            poll = min(2 * poll, _POLLS[1])
+            poll = min(2 * poll, _LONGEST_POLL)
 
     def _open(self) -> None:
         """See that both files are the ones that have their names now."""

@@ -13,6 +13,7 @@ from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support.proxy import FaultProxy
 
 
 @pytest.fixture(name="folder")
@@ -46,3 +47,11 @@ def _lines(caplog: pytest.LogCaptureFixture) -> Callable[[str], list[str]]:
 def _calls(sandbox: Sandbox) -> Callable[[], list[str]]:
     """What the sandbox was asked, logins left out."""
     return lambda: [str(request["operation"]) for request in sandbox.requests() if request["operation"] != "token"]
+
+
+@pytest.fixture(name="way")
+def _way(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
+    """The proxy, by way of which guards call the sandbox."""
+    for name in ("API", "AUTH"):
+        monkeypatch.setenv(f"ANYMATE_{name}_URL", proxy.url)
+    return proxy

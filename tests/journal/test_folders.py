@@ -188,12 +188,17 @@ def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows) -> None:
         threading.Thread.start = refuse
         with anymate_run("a") as run:
             run.add_entries(3)
+            say("without")
+            sys.stdin.readline()
             threading.Thread.start = start
             with anymate_run("b"):
                 say("inside")
                 sys.stdin.readline()
         """
     with running(text) as bot:
+        bot.until("without")
+        assert [row.entries for row in rows()] == [None]
+        bot.go_on()
         bot.until("inside")
         until(lambda: 3 in [row.entries for row in rows()])
         assert bot.end() == (0, "", "")

@@ -13,9 +13,9 @@ from anymate_guard import anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
-from anymate_guard._process.owners import Owner
 from anymate_guard.sandbox import Sandbox
 from tests.support import faults
+from tests.support.owners import another
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import until
 
@@ -50,23 +50,6 @@ def locked(file: Path) -> Iterator[None]:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
-
-
-@contextmanager
-def another(file: Path) -> Iterator[int]:
-    """Another program lives, with this owner id."""
-    owner = Owner()
-    owner.hold(file.with_name("owners.lock"))
-    yield owner.id
-    owner.close()
-
-
-@pytest.fixture(name="way")
-def _way(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
-    """The proxy, by way of which guards call the sandbox."""
-    for name in ("API", "AUTH"):
-        monkeypatch.setenv(f"ANYMATE_{name}_URL", proxy.url)
-    return proxy
 
 
 def credited(sandbox: Sandbox) -> dict[str, int | None]:

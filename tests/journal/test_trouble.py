@@ -25,9 +25,9 @@ from anymate_guard._journal.database import Database
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.settling import settle
-from anymate_guard._process.owners import Owner
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
+from tests.support.owners import another
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
 
@@ -398,12 +398,8 @@ def test_deleted(sandbox: Sandbox, folder: Path, rows: Rows, lines: Lines) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be replaced there")
-def test_older_copy(
-    sandbox: Sandbox, proxy: FaultProxy, file: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -> None:
     """A copy of the journal made while a run was being started, and put back after it, does not start it again."""
-    for name in ("API", "AUTH"):
-        monkeypatch.setenv(f"ANYMATE_{name}_URL", proxy.url)
     copy = file.with_name("copy")
 
     def make_copy(exchange: Exchange) -> None:
@@ -411,7 +407,7 @@ def test_older_copy(
             source.backup(target)
         exchange.answer(*exchange.forward())
 
-    proxy.break_next("StartRun", make_copy)
+    way.break_next("StartRun", make_copy)
     guard("a", 3)
     for path in file.parent.glob("journal.sqlite3-*"):
         path.unlink()
@@ -420,6 +416,17 @@ def test_older_copy(
     guard("b")
     assert credited(sandbox) == [3, 1]
     assert rows() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
+def test_folder_that_becomes_a_file(folder: Path) -> None:
+    """The recorder, which asks whether somebody has written, goes on where the folder is a file by now."""
+    database = Database(folder)
+    assert database.connect()
+    folder.rename(folder.with_name("aside"))
+    folder.write_text("in the way")
+    assert not database.has_more()
+    database.disconnect()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
@@ -435,12 +442,11 @@ def test_gone_while_a_guard_waits(
     """A guard that waits for another program's finish goes on when the journal can't be read any more."""
     monkeypatch.setenv("ANYMATE_DEADLINE", "30")
     guard("b")
-    with closing(Owner()) as owner:
-        assert owner.hold(file.with_name("owners.lock"))
+    with another(file) as owner:
         sandbox.fail_next("FinishRun", status=403)
         guard("a")
         with closing(sqlite3.connect(file)) as other, other:
-            other.execute("UPDATE rows SET owner = ?, state = 'finishing'", [owner.id])
+            other.execute("UPDATE rows SET owner = ?, state = 'finishing'", [owner])
         work = threading.Thread(target=guard, args=("a", 3))
         work.start()
         until(lambda: [row.state for row in rows()] == ["finishing", "starting"])

@@ -21,6 +21,7 @@ from tests.support.clock import Clock
 from tests.support.forward import SlowLine
 from tests.support.proxy import Exchange, Fault, FaultProxy
 from tests.support.waiting import LONGEST, until
+from tests.support.wine import wakes_nobody
 
 THREADS = 64
 
@@ -230,12 +231,14 @@ def test_interim_answers(client: AnymateClient, proxy: FaultProxy, interim: list
     assert proxy.connections == 1
 
 
+@wakes_nobody
 def test_server_that_closes_idle_connections(sandbox: Sandbox) -> None:
     """A server may close a connection on which nothing comes; the next call makes a new one, without a failed try."""
     with FaultProxy(sandbox.url) as proxy, client_of(sandbox, proxy.url) as client:
         for _ in range(3):
             client.start_run("invoice-intake", deadline=one_try())
             proxy.hang_up()
+            until(lambda: not proxy.still_open)
         assert proxy.connections == 3
 
 
