@@ -54,18 +54,19 @@ rm -- *.c *.def
 
 cat >python <<RUN
 #!/usr/bin/env bash
-# Pipes on both sides, as Wine 8 can't stat a regular file that Linux has opened.
+# Pipes on both sides, as Wine 8 can't stat a regular file that Linux has opened. No random addresses (setarch): with them,
+# one program in a thousand has its heap where Windows keeps what all share, and fails to start with an "Internal error".
 export WINEPREFIX='$folder/prefix' WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml=;ucrtbase=n,b' LC_ALL=C.UTF-8
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 set -o pipefail
 ulimit -n "\$(ulimit -H -n)" # one server of Wine's holds the files of all programs
-wine '$folder/windows/python.exe' "\$@" </dev/null 2> >(cat >&2) | cat
+setarch -R wine '$folder/windows/python.exe' "\$@" </dev/null 2> >(cat >&2) | cat
 exit "\${PIPESTATUS[0]}"
 RUN
 chmod +x python
 export WINEPREFIX="$folder/prefix" WINEDEBUG=-all WINEDLLOVERRIDES='mscoree,mshtml='
 # Its children keep what they inherit open: through a pipe, nobody waits for them.
-wine wineboot --init </dev/null 2>&1 | cat >/dev/null
-wine winecfg -v win10 </dev/null 2>&1 | cat >/dev/null
+setarch -R wine wineboot --init </dev/null 2>&1 | cat >/dev/null
+setarch -R wine winecfg -v win10 </dev/null 2>&1 | cat >/dev/null
 ./python -c 'import asyncio, ctypes, msvcrt, sqlite3, ssl, sys; print(sys.version)'
 echo "$stamp" >stamp
