@@ -6,12 +6,13 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import MutableMapping, Sequence
-from typing import Any
-
-import structlog
-from structlog.typing import Processor
+from typing import TYPE_CHECKING, Any, cast
 
 from anymate_guard._commands.terminal import Paint
+from anymate_guard._log import NAME
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
 
 Event = MutableMapping[str, Any]
 
@@ -23,6 +24,23 @@ class Events(list[Event]):
         super().__init__()
         self.counts: Counter[str] = Counter()
 
+    def keep(self, level: str, event: Event) -> None:
+        """Count an event, and keep it if it is trouble."""
+        name = str(event["event"])
+        self.counts[name] += 1
+        if level in {"warning", "error"} and name.startswith("anymate."):
+            self.append(dict(event))
+
+
+class _Handler(logging.Handler):
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event, fields = cast("tuple[str, Event]", record.args)
+        self._events.keep(record.levelname.lower(), {"event": event, **fields})
+
 
 def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> Events:
     """Keep the package's warnings and errors in the list that is returned, from now on.
@@ -32,12 +50,18 @@ def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> E
         renderers: What makes text of a line, see `rendering`.
     """
     events = Events()
-    least = logging.CRITICAL if show is None else logging.getLevelName(show.upper())
+    if show is None:  # no need for structlog then, whose import takes as long as all others
+        logger = logging.getLogger(NAME)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(_Handler(events))
+        return events
+    import structlog
+
+    least = logging.getLevelName(show.upper())
 
     def keep(_: object, level: str, event: Event) -> Event:
-        events.counts[str(event["event"])] += 1
-        if level in {"warning", "error"} and str(event["event"]).startswith("anymate."):
-            events.append(dict(event))
+        events.keep(level, event)
         if logging.getLevelName(level.upper()) < least:
             raise structlog.DropEvent
         return event
@@ -51,6 +75,8 @@ def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> E
 
 def rendering(log_format: str) -> list[Processor]:
     """What makes text of a line: "console" for people, "json" for programs."""
+    import structlog
+
     if log_format == "console":
         return [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),

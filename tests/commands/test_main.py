@@ -34,6 +34,18 @@ def test_version_is_quick() -> None:
     assert done.stdout.splitlines()[1:] == ["set()"]
 
 
+@pytest.mark.parametrize("words", [["journal"], ["journal", "deliver"], ["history"], ["check"], ["exec", "k", "true"]])
+def test_no_structlog(sandbox: object, words: list[str]) -> None:
+    """A command that shows no log lines does not import structlog, which would take as long as all the rest."""
+    program = (
+        "import sys\n"
+        "from anymate_guard.__main__ import main\n"
+        f"print(main({words}), 'structlog' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=LONGEST, check=True)
+    assert done.stderr.splitlines()[-1] == "0 False"
+
+
 def test_no_command() -> None:
     """Without a command it says which there are, and exits with 2."""
     done = ended()

@@ -25,7 +25,7 @@ def execute(options: Namespace) -> int:
         The exit code.
     """
     show = "info" if options.verbose else "warning" if options.log_format else None
-    troubles = collected(show, rendering(options.log_format or "console"))
+    troubles = collected(show, rendering(options.log_format or "console") if show else ())
 
     def warn(text: str) -> None:
         if not options.quiet:
