@@ -14,7 +14,7 @@ from typing import NamedTuple
 from anymate_guard import AnymateClient, ConfigurationError, Settings
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.table import age, columns, duration, or_dash
-from anymate_guard._commands.terminal import Paint, fitted, say, sign
+from anymate_guard._commands.terminal import Paint, fitted, quoted, say, sign
 from anymate_guard._guard.driver import settle_all
 from anymate_guard._journal import contents
 from anymate_guard._journal.contents import Item
@@ -63,11 +63,10 @@ def deliver(*, as_json: bool) -> int:
     troubles = collected()
     try:
         settings = Settings.from_env()
+        done = deliver_all(settings, journal_at(settings.state_dir), None if as_json else _SHOWN)
     except ConfigurationError as error:
         say("journal", str(error))
         return 2
-    try:
-        done = deliver_all(settings, journal_at(settings.state_dir), None if as_json else _SHOWN)
     except Unavailable:
         return _tell(troubles)
     failed = _tell(troubles)
@@ -94,23 +93,28 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
     journal = _journal()
     if journal is None:
         return 2
-    try:
-        found = {name: contents.named(journal, name.lower()) for name in ids}
-    except Unavailable:
-        return _tell(troubles)
+    code = 1
+    with contextlib.suppress(Unavailable):  # which is among the troubles
+        code = _drop(journal, ids, sure=sure)
+    return _tell(troubles) or code
+
+
+def _drop(journal: Journal, ids: Sequence[str], *, sure: bool) -> int:
+    found = {name: contents.named(journal, name.lower()) for name in ids}
     for name, rows in found.items():
         if len(rows) != 1:
-            say("journal", f"{name}: {'there is no such id' if not rows else 'more than one id begins like this'}")
+            problem = "more than one id begins like this" if rows else "there is no such id"
+            say("journal", f"{quoted(name)}: {problem}")
             return 2
         if rows[0].state == "open":
-            say("journal", f"{name}: a program is in this run; it can't be dropped")
+            say("journal", f"{quoted(name)}: a program is in this run; it can't be dropped")
             return 1
     chosen = list(dict.fromkeys(rows[0] for rows in found.values()))
     if not sure and not _agreed(chosen):
         return 1
     gone = contents.drop(journal, [item.row.id for item in chosen])
     print(f"{len(gone)} dropped")
-    return _tell(troubles) or int(len(gone) < len(chosen))
+    return int(len(gone) < len(chosen))
 
 
 def set_aside(senseless: int) -> str:
@@ -218,11 +222,14 @@ def _tell(troubles: list[Event]) -> int:
 
 
 def _agreed(items: Sequence[Item]) -> bool:
-    if not sys.stdin.isatty():
+    if not (sys.stdin and sys.stdin.isatty()):
         say("journal", "nothing was dropped: say --yes where nobody can be asked")
         return False
     _print(items, len(items))
-    return input("Drop this? Its KPIs will never be credited. [y/N] ").strip().lower() in {"y", "yes"}
+    answer = ""
+    with contextlib.suppress(EOFError):  # Ctrl-D
+        answer = input("Drop this? Its KPIs will never be credited. [y/N] ")
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def _seconds(row: Row) -> float | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
 from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,43 +15,29 @@ if TYPE_CHECKING:
 
 Event = MutableMapping[str, Any]
 
-
-class Events(list[Event]):
-    """Warnings and errors, and how often there was each event."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def keep(self, level: str, event: Event) -> None:
-        """Count an event, and keep it if it is trouble."""
-        name = str(event["event"])
-        self.counts[name] += 1
-        if level in {"warning", "error"} and name.startswith("anymate."):
-            self.append(dict(event))
+_OF_RUN = ("process_key", "run_id", "entries", "seconds_saved")
 
 
 class _Handler(logging.Handler):
-    def __init__(self, events: Events) -> None:
-        super().__init__()
+    def __init__(self, events: list[Event]) -> None:
+        super().__init__(logging.WARNING)
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
         event, fields = cast("tuple[str, Event]", record.args)
-        self._events.keep(record.levelname.lower(), {"event": event, **fields})
+        self._events.append({"event": event, "level": record.levelname.lower(), **fields})
 
 
-def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> Events:
+def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> list[Event]:
     """Keep the package's warnings and errors in the list that is returned, from now on.
 
     Args:
         show: Print lines of this level ("info", "warning") and above to stderr; None prints none.
         renderers: What makes text of a line, see `rendering`.
     """
-    events = Events()
+    events: list[Event] = []
     if show is None:  # no need for structlog then, whose import takes as long as all others
         logger = logging.getLogger(NAME)
-        logger.setLevel(logging.INFO)
         logger.propagate = False
         logger.addHandler(_Handler(events))
         return events
@@ -61,7 +46,8 @@ def collected(show: str | None = None, renderers: Sequence[Processor] = ()) -> E
     least = logging.getLevelName(show.upper())
 
     def keep(_: object, level: str, event: Event) -> Event:
-        events.keep(level, event)
+        if level in {"warning", "error"} and str(event["event"]).startswith("anymate."):
+            events.append({"level": level, **event})
         if logging.getLevelName(level.upper()) < least:
             raise structlog.DropEvent
         return event
@@ -90,8 +76,8 @@ def rendering(log_format: str) -> list[Processor]:
 
 
 def told(event: Event) -> str:
-    """An event on one line: what happened, why, and what to do."""
+    """An event on one line: what happened, why, what to do, and to which run with which KPIs."""
     what = str(event["event"]).removeprefix("anymate.").replace("_", " ")
-    kpis = " ".join(f"{name}={event[name]}" for name in ("entries", "seconds_saved") if name in event)
-    parts = (event.get("path"), event.get("error"), event.get("remedy"), kpis)
+    run = " ".join(f"{name}={event[name]}" for name in _OF_RUN if name in event)
+    parts = (event.get("path"), event.get("error"), event.get("remedy"), run)
     return " ".join(f"{what}: {'; '.join(str(part) for part in parts if part)}".split())

@@ -136,7 +136,7 @@ def named(journal: Journal, name: str) -> list[Item]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    if not re.fullmatch(f"[0-9a-f]{{0,{_DIGITS}}}", name):
+    if not re.fullmatch(f"[0-9a-f]{{1,{_DIGITS}}}", name):
         return []
     low, high = (int(name.ljust(_DIGITS, digit), 16) for digit in "0f")
 

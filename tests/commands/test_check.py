@@ -255,6 +255,25 @@ def test_no_process(sandbox: Sandbox) -> None:
     assert marked(checked(code=0), "–") == ["process: none was named; name one, or set ANYMATE_PROCESS_KEY"]
 
 
+def test_proxy_that_cannot_be_used(sandbox: Sandbox) -> None:
+    """A proxy that a guard can't use is a cross that names it."""
+    lines = marked(checked("jobs", code=1, ALL_PROXY="socks5://127.0.0.1:1"))
+    assert [line.partition(": ")[0] for line in lines] == ["API address", "login address"]
+    assert all("ALL_PROXY" in line for line in lines)
+
+
+def test_where_settings_come_from(sandbox: Sandbox, tmp_path: Path) -> None:
+    """What is said of a setting is so: set by a file, or not set, or by the one variable that counts."""
+    file = tmp_path / "client-id"
+    file.write_text("somebody")
+    by_file = {"ANYMATE_CLIENT_ID": "", "ANYMATE_CLIENT_ID_FILE": str(file), "ANYMATE_API_URL_FILE": str(file)}
+    lines = checked(code=1, ANYMATE_PASSWORD="", **by_file)
+    assert f"✓ ANYMATE_CLIENT_ID: is set, and not shown (file {file})" in lines
+    assert f"✓ ANYMATE_API_URL: {sandbox.url} (environment)" in lines
+    lines = checked(code=0, ANYMATE_DISABLED="1", **dict.fromkeys(sandbox.environ, ""))
+    assert lines[:6] == [f"✓ {name}: not set" for name in sandbox.environ]
+
+
 def test_disabled(sandbox: Sandbox) -> None:
     """With ANYMATE_DISABLED Anymate is not asked, and no credentials are needed."""
     lines = checked("jobs", code=0, ANYMATE_DISABLED="1", ANYMATE_PASSWORD="")

@@ -107,6 +107,10 @@ def test_without_dashes(sandbox: Sandbox, words: list[str]) -> None:
             ["jobs", "--quiet", "--", "ls"],
             "put the options before the process key: --quiet stands between it and --",
         ),
+        (
+            ["jobs", "git", "checkout", "--", "a b"],
+            "put -- before the command: anymate-guard exec jobs -- git checkout -- 'a b'",
+        ),
         (["--", "true"], "the following arguments are required: PROCESS_KEY, COMMAND …"),
         (["-q", "-v", "jobs", "true"], "argument -v/--verbose: not allowed with argument -q/--quiet"),
     ],

@@ -93,6 +93,15 @@ def test_a_line_without_an_end(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(1, None)]
 
 
+def test_sum_past_all_numbers(sandbox: Sandbox) -> None:
+    """Lines whose sum no number can hold are skipped one by one, and the command is guarded to its end."""
+    done = run(
+        f"for n in 1 2; do echo seconds_saved=17{'0' * 307} >> $ANYMATE_KPI_FILE; done; record entries=2; exit 3"
+    )
+    assert (done.returncode, done.stderr.count("skipped line")) == (3, 2)
+    assert recorded(sandbox) == [(2, None)]
+
+
 def test_too_many(sandbox: Sandbox) -> None:
     """The line with which a total would get too large is skipped, those before and after it count."""
     done = run("record entries=2147483647 seconds_saved=1; record entries=1 seconds_saved=2")

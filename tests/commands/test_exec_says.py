@@ -119,6 +119,22 @@ def test_quiet(sandbox: Sandbox) -> None:
     assert "can't run 'nothing'" in ended("exec", "-q", "jobs", "nothing").stderr
 
 
+def test_quiet_about_no_loss(sandbox: Sandbox, tmp_path: Path) -> None:
+    """`-q` says what can't wait: KPIs that were refused or lost, with the run that they are of."""
+    count = "echo entries=5 >> $ANYMATE_KPI_FILE"
+    sandbox.fail_next("FinishRun", status=400)
+    refused = run(count, "-q").stderr
+    assert "finish refused: " in refused
+    (seen,) = sandbox.runs()
+    assert refused.endswith(f"process_key=jobs run_id={seen['runId']} entries=5\n")
+    sandbox.close()
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    lost = run(count, "-q", ANYMATE_STATE_DIR=str(nowhere), ANYMATE_DEADLINE="5").stderr
+    assert "finish lost: " in lost
+    assert lost.endswith("process_key=jobs entries=5\n")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
 def test_terminal(sandbox: Sandbox) -> None:
     """In a terminal log lines have colours, unless `NO_COLOR` forbids them."""

@@ -21,9 +21,9 @@ import pytest
 
 from anymate_guard.sandbox import Sandbox
 from tests.support.proxy import Exchange, FaultProxy
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST, until
 
-from .support import ended, journal, needs_sh, recorded, repeated, started, under_way
+from .support import COMMAND, ended, journal, needs_sh, recorded, repeated, started, under_way
 
 pytestmark = needs_sh
 
@@ -187,6 +187,17 @@ def test_deliver_while_disabled(sandbox: Sandbox) -> None:
     assert len(sandbox.requests()) == before
 
 
+def test_deliver_by_a_proxy_that_cannot_be_used(sandbox: Sandbox) -> None:
+    """A proxy that `deliver` can't use is a wrong setting, said in one line."""
+    owe(sandbox)
+    done = ended("journal", "deliver", ALL_PROXY="socks5://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        "anymate-guard journal: HTTP_PROXY or ALL_PROXY: 'socks5://127.0.0.1:1' can't be used"
+    )
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_drop(sandbox: Sandbox) -> None:
     """`drop --yes` gives up what is owed to an Anymate that is gone, by the ids that the list shows."""
     sandbox.close()
@@ -208,8 +219,34 @@ def test_drop_asks(sandbox: Sandbox) -> None:
     assert len(journal()) == 1
 
 
+def test_drop_without_stdin(sandbox: Sandbox) -> None:
+    """Where stdin is closed, as some schedulers have it, nobody can be asked either."""
+    owe(sandbox)
+    (row,) = journal()
+    command = [*COMMAND, "journal", "drop", row["id"]]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], capture_output=True, text=True, timeout=LONGEST, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "anymate-guard journal: nothing was dropped: say --yes where nobody can be asked\n"
+
+
+def test_drop_while_locked(sandbox: Sandbox, tmp_path: Path) -> None:
+    """While another program holds the journal, `drop` drops nothing, and says so."""
+    owe(sandbox)
+    (row,) = journal()
+    with closing(sqlite3.connect(tmp_path / "state" / "journal.sqlite3")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        done = ended("journal", "drop", "--yes", row["id"])
+        other.rollback()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "database is locked; close the program that holds it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert len(journal()) == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-@pytest.mark.parametrize(("answer", "left"), [("n", 1), ("", 1), ("y", 0)])
+@pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("\n", 1), ("\4", 1), ("y\n", 0)])
 def test_drop_in_a_terminal(sandbox: Sandbox, answer: str, left: int) -> None:
     """In a terminal it shows what is to be dropped, and asks; only a yes drops it."""
     from tests.support.screen import screen
@@ -219,7 +256,7 @@ def test_drop_in_a_terminal(sandbox: Sandbox, answer: str, left: int) -> None:
     with screen("journal", "drop", row["id"]) as terminal:
         terminal.until("Drop this? Its KPIs will never be credited. [y/N]")
         assert any(line.startswith(row["id"][:7]) for line in terminal.lines)
-        terminal.type(f"{answer}\n")
+        terminal.type(answer)
         assert terminal.ended() == left
     assert len(journal()) == left
 
@@ -233,12 +270,12 @@ def test_what_cannot_be_dropped(sandbox: Sandbox) -> None:
         ids = {row["processKey"]: row["id"] for row in journal()}
         for name, code, says in (
             ("xyz", 2, "there is no such id"),
-            ("", 2, "more than one id begins like this"),
+            ("", 2, "there is no such id"),
             (ids["jobs"], 1, "a program is in this run; it can't be dropped"),
         ):
             done = ended("journal", "drop", "--yes", ids["mails"], name)
             assert (done.returncode, done.stdout) == (code, "")
-            assert done.stderr == f"anymate-guard journal: {name}: {says}\n"
+            assert done.stderr == f"anymate-guard journal: '{name}': {says}\n"
         assert len(journal()) == 2
         process.communicate("go on\n")
 

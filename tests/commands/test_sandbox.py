@@ -270,6 +270,14 @@ def test_wrong_port(port: str) -> None:
     assert f"must be a whole number from 0 to 65535, got '{port}'" in done.stderr
 
 
+def test_wrong_state_dir() -> None:
+    """A folder for the journal that can't be one is said in one line, and nothing is served."""
+    done = ended("sandbox", "--port", "0", ANYMATE_STATE_DIR="~nobody-of-that-name/state")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("anymate-guard sandbox: ANYMATE_STATE_DIR: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_without_the_extra() -> None:
     """Without the extra it says what to install, and exits with 2."""
     program = (

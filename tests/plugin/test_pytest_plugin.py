@@ -101,6 +101,21 @@ def test_runs(tests: Tests) -> None:
     result.assert_outcomes(passed=2)
 
 
+def test_behind_a_proxy(tests: Tests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local Anymate is reached without the proxy that the machine has for all else."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "intranet")
+    result = tests("""
+        import os
+
+        def test_it(anymate_sandbox):
+            bot(1)
+            assert [run.entries for run in anymate_sandbox.runs] == [1]
+            assert os.environ["no_proxy"].split(",")[0] == "intranet"
+    """)
+    result.assert_outcomes(passed=1)
+
+
 def test_failures_and_requests(tests: Tests) -> None:
     """A test sees the failures that were reported and every request with its answer."""
     result = tests("""

@@ -130,7 +130,7 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
     source = "default"
     if os.environ.get(by_value):
         source = "environment"
-    elif os.environ.get(by_file):
+    elif name in _WITH_FILE and os.environ.get(by_file):
         source = f"file {os.environ[by_file]}"
     wrong = [problem for problem in problems if problem.startswith((f"{by_value}:", f"{by_file}:"))]
     if wrong:
@@ -138,10 +138,12 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
         remedy = f"set {names}" if source == "default" else "correct it"
         says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
         return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
-    if name in _SECRETS:
+    value = (os.environ.get(by_value) or os.environ.get(by_file)) if settings is None else getattr(settings, name)
+    if value in {None, ""}:
+        return Line(by_value, "ok", "not set")
+    if name in _SECRETS or (settings is None and source.startswith("file")):
         return Line(by_value, "ok", "is set, and not shown", source)
-    value = os.environ.get(by_value) if settings is None else getattr(settings, name)
-    return Line(by_value, "ok", "not set") if value is None else Line(by_value, "ok", _shown(value), source)
+    return Line(by_value, "ok", _shown(value), source)
 
 
 def _shown(value: object) -> str:
@@ -179,8 +181,11 @@ def _reached(name: str, settings: Settings) -> Line:
     """Whether an address gives any HTTP answer at all."""
     address = getattr(settings, name)
     what = {"api_url": "API address", "auth_url": "login address"}[name]
-    with closing(Transport(settings.timeout)) as transport:
-        answer = transport.exchange(Request("GET", address, "/"), Deadline.after(settings.timeout))
+    try:
+        with closing(Transport(settings.timeout)) as transport:
+            answer = transport.exchange(Request("GET", address, "/"), Deadline.after(settings.timeout))
+    except ConfigurationError as error:  # a proxy that can't be used
+        return Line(what, "wrong", str(error))
     if answer.status:
         return Line(what, "ok", f"{address} can be reached")
     wanted = variable(name) if os.environ.get(variable(name)) else "ANYMATE_CLIENT_ID"

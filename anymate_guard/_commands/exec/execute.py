@@ -46,8 +46,9 @@ def execute(options: Namespace) -> int:
             return TEMPORARY_FAILURE if isinstance(error, UnreachableError) else WRONG_CONFIGURATION
         if not any(event["event"] == "anymate.finish_refused" for event in troubles):
             command.code = TEMPORARY_FAILURE  # --require-finish, and the finish is still owed
-    if troubles and show is None:
-        warn(_summary(troubles))
+    urgent = [event for event in troubles if not options.quiet or event["level"] == "error"]
+    if urgent and show is None:
+        say("exec", _summary(urgent))
     return command.code
 
 

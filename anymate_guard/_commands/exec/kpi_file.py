@@ -110,7 +110,7 @@ class KpiFile:
             batch = lines[start : start + _BATCH]
             try:
                 self._run.merge(_sum(batch))
-            except ValueError:  # one of them is not plain, or too much: say which
+            except (ValueError, OverflowError):  # one of them is not plain, or too much: say which
                 for number, line in enumerate(batch, self._number + 1):
                     self._take_one(number, line)
             self._number += len(batch)
