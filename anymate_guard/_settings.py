@@ -154,6 +154,12 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
 
 
+def no_proxy_and(host: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The hosts that are reached without a proxy, and one more."""
+    hosts = environ.get("no_proxy") or environ.get("NO_PROXY")
+    return f"{hosts},{host}" if hosts else host
+
+
 def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether there may be a proxy: Windows and macOS have settings of their own for that."""
     if any(name.lower().endswith("_proxy") for name in environ):
@@ -211,8 +217,8 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """The fields, with addresses and paths in their final form."""
     urls = {name: values[name].strip().rstrip("/") for name in _ADDRESSES}
-    if not any(urls.values()):
-        client_id = values["client_id"]
+    client_id = values["client_id"]
+    if client_id and not any(urls.values()):  # without credentials, as nothing is called, there is no address either
         urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
     return {**values, **urls, "state_dir": _files.state_dir(values["state_dir"], warn=not values["disabled"])}
 

@@ -12,7 +12,8 @@ from anymate_guard._http.messages import Answer
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})
+_NOT_OPEN = frozenset({404, 409, 410})  # of FinishRun, if it is Anymate that answers
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
@@ -61,6 +62,13 @@ class Reply:
             return f"HTTP {self.status}: {self.text}"
         if self.status < 300 and (self.data is None or not self._complete(self.data)):
             return f"HTTP {self.status} that can't be read: {self.text}"
+        if (
+            self.operation == "FinishRun"
+            and self.status in _NOT_OPEN
+            and self.data is None
+            and self.answer.body.strip()
+        ):
+            return f"HTTP {self.status} that is not Anymate's: {self.text}"  # but a gateway's, which knows no run
         return ""
 
     def _complete(self, data: Mapping[str, Any]) -> bool:

@@ -151,6 +151,21 @@ def test_odd_retry_after(client: AnymateClient, proxy: FaultProxy, clock: Clock,
     assert wait <= 0.2
 
 
+@pytest.mark.parametrize("status", [507, 520, 522, 524, 530, 599])
+def test_statuses_of_gateways(client: AnymateClient, proxy: FaultProxy, sandbox: Sandbox, status: int) -> None:
+    """What a gateway says of a server that it did not reach in time is no answer, and is asked again."""
+
+    def late(exchange: Exchange) -> None:
+        exchange.forward()
+        exchange.answer(status, "error code: late")
+
+    for operation in ("token", "StartRun", "FinishRun"):
+        proxy.break_next(operation, late)
+    client.finish_run(client.start_run("invoice-intake"), Kpis(2))
+    assert proxy.calls == ["token", "token", "StartRun", "StartRun", "FinishRun", "FinishRun"]
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [2]
+
+
 @pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 409, 410, 413, 415, 418, 422, 451, 501, 505])
 def test_other_statuses_are_answers(client: AnymateClient, proxy: FaultProxy, status: int) -> None:
     """Any other status of 400 and more is an answer, and not asked for twice."""
@@ -236,6 +251,18 @@ class TestFinishAgain:
         run_id = client.start_run("invoice-intake")
         proxy.break_next("FinishRun", faults.in_turn(faults.reset_after, faults.status(status)), times=2)
         client.finish_run(run_id)
+
+    @pytest.mark.parametrize("status", [404, 409, 410])
+    @pytest.mark.parametrize("page", ["<html>404 Not Found</html>", "default backend - 404", "[]"])
+    def test_not_said_by_anymate(
+        self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, status: int, page: str
+    ) -> None:
+        """A gateway that knows no Anymate just now says nothing about the run: it is asked again."""
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("FinishRun", faults.in_turn(faults.status(503), faults.says(status, page)), times=2)
+        client.finish_run(run_id, Kpis(2))
+        assert proxy.calls.count("FinishRun") == 3
+        assert sandbox.runs()[0]["overwriteEntries"] == 2
 
     def test_not_by_this_program(self, client: AnymateClient) -> None:
         """A first try that hears it is refused: somebody else has finished the run."""
