@@ -12,6 +12,7 @@ from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
 
 if TYPE_CHECKING:
+    import asyncio
     from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
@@ -55,8 +56,8 @@ def in_thread(future: Future[T], call: Callable[..., T], *args: object) -> None:
     work()
 
 
-async def ended(future: Future[Any]) -> None:
-    """Wait for a call in a thread; cancelled, leave it alone."""
+def waiting_for(future: Future[Any]) -> asyncio.Future[None]:
+    """What to await for the end of a call in a thread; cancelled, it leaves that alone."""
     import asyncio  # whose own way to wait cancels the call, too, and takes longer
 
     loop = asyncio.get_running_loop()
@@ -71,7 +72,7 @@ async def ended(future: Future[Any]) -> None:
             loop.call_soon_threadsafe(wake)
 
     future.add_done_callback(call_loop)
-    await waiting
+    return waiting
 
 
 def _after_fork() -> None:

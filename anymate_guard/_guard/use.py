@@ -10,7 +10,7 @@ from anymate_guard._api.client import AnymateClient, check_proxies
 from anymate_guard._guard import driver
 from anymate_guard._guard.defaults import default_process_key, shared_client
 from anymate_guard._guard.outcomes import message_of, outcome_of
-from anymate_guard._guard.threads import ended, in_thread
+from anymate_guard._guard.threads import in_thread, waiting_for
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
 from anymate_guard._lifecycle.leaving import leaving
@@ -42,6 +42,8 @@ class Use:
     def enter(self) -> Run:
         """Get into a run."""
         self._hold_signals()
+        if self._holds_signals:
+            signals.raise_asked()
         shared = self._into_run(self._driver.way())
         if self._holds_signals:
             signals.raise_asked()
@@ -56,18 +58,18 @@ class Use:
         entering: Future[Shared] = Future()
         try:
             in_thread(entering, self._into_run, self._driver.way())
-            await ended(entering)
+            await waiting_for(entering)
         except BaseException as error:
             # Not waited for, as the task was cancelled or closed: the life ends in its thread.
             self._driver.interruption = GivenUp(f"{type(error).__name__} while entering")
-            entering.add_done_callback(lambda _: self.abandon())
+            entering.add_done_callback(lambda _: self.abandon(began=False))
             raise
         return self._open(entering.result().run)
 
     def step_back(self, error: BaseException) -> None:
         """Undo what entering has done here; the run was given up by its life, or is by whoever sees that."""
         signals.saw(error)
-        self.abandon()
+        self.abandon(began=False)
         self._close()
 
     def exit(self, error: BaseException | None) -> None:
@@ -77,7 +79,7 @@ class Use:
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
                 return
             with signals.deferred() if self._holds_signals else contextlib.nullcontext():
-                self._leave(error)
+                self._leave(error, self._driver.way())
         except BaseException:
             self.abandon()
             raise
@@ -95,10 +97,11 @@ class Use:
                 self.abandon()
                 return
             leaving: Future[None] = Future()
-            in_thread(leaving, self._leave, error)
+            in_thread(leaving, self._leave, error, self._driver.way())
+            waiting = waiting_for(leaving)
             while not leaving.done():
                 try:
-                    await ended(leaving)
+                    await asyncio.shield(waiting)
                 except asyncio.CancelledError as again:
                     cancelled = again  # goes on when the finish is complete
             if cancelled is None or error is not None:
@@ -111,10 +114,10 @@ class Use:
         if cancelled is not None and error is None:
             raise cancelled
 
-    def abandon(self) -> None:
+    def abandon(self, *, began: bool = True) -> None:
         """Let go of the run, if that was not done yet: it is finished by whoever sees it next."""
         if os.getpid() == self._process:
-            self._program.abandon(self._place)
+            self._program.abandon(self._place, began=began)
 
     def _into_run(self, way: Way) -> Shared:
         if not self._client.settings.disabled:
@@ -126,11 +129,10 @@ class Use:
         self._scope = Scope(run, lambda: _log.unbind(bound))
         return run
 
-    def _leave(self, error: BaseException | None) -> None:
+    def _leave(self, error: BaseException | None, way: Way) -> None:
         if os.getpid() != self._process:  # a forked child leaves it to its parent
             return
         outcome, failure = outcome_of(error), message_of(error)
-        way = self._driver.way()
         life = leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
         self._driver.run(life)
 

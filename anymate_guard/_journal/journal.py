@@ -73,7 +73,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Want a guard's row to be in the file, with what it has recorded at each look."""
         with self._lock:
-            entry.row = entry.row.but(owner=self.owner.id)
+            entry.change(owner=self.owner.id)
             self._entries[entry.row.id] = entry
             self._wanted[entry.row.id] = entry.row
 
@@ -175,10 +175,14 @@ class Journal:
         taken = self._lock.acquire(timeout=_FORKING)
         if taken:
             self._database.disconnect()
+            taken = self._database.checkpointing.acquire(timeout=_FORKING)
+            if not taken:
+                self._lock.release()
         return taken
 
     def resume(self) -> None:
         """Go on after a fork."""
+        self._database.checkpointing.release()
         self._lock.release()
 
     def _match(self) -> None:

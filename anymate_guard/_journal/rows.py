@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args
 
 import attrs
 
+from anymate_guard._process.locks import Lock
 from anymate_guard._process_key import is_process_key
 from anymate_guard._run.amounts import MOST, NANOSECONDS
 from anymate_guard._run.kpis import Kpis
@@ -153,24 +155,31 @@ class Entry:
     row: Row
     totals: Callable[[], Recorded]
     taken: tuple[int, int] = (0, 0)
+    _lock: AbstractContextManager[Any] = attrs.field(factory=Lock)  # of the row, which the recorder changes, too
+
+    def change(self, **changes: Any) -> None:
+        """Change the row."""
+        with self._lock:
+            self.row = self.row.but(**changes)
 
     def recorded(self) -> Row:
         """The row with what was recorded so far, but for what was taken."""
-        entries, nanoseconds = map(_less, self.totals(), self.taken)
-        if (entries, nanoseconds) != (self.row.entries, self.row.nanoseconds):
-            self.row = self.row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
-        return self.row
+        with self._lock:
+            entries, nanoseconds = map(_less, self.totals(), self.taken)
+            if (entries, nanoseconds) != (self.row.entries, self.row.nanoseconds):
+                self.row = self.row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
+            return self.row
 
     def begin(self) -> Row:
         """Note when it is written first, which is not before the file with the locks is there."""
         now = time.time()
-        self.row = self.row.but(began=now, recorded=now)
+        self.change(began=now, recorded=now)
         return self.row
 
     def begin_anew(self, taken: Row) -> Row:
         """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
         self.taken = (self.taken[0] + (taken.entries or 0), self.taken[1] + (taken.nanoseconds or 0))
-        self.row = self.row.but(id=new_id(), finish=0)
+        self.change(id=new_id(), finish=0)
         return self.recorded()
 
 

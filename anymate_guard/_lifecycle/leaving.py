@@ -161,7 +161,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     try:
         if row.run_id is None:
             shared.name((yield from way.call("start_run", row.process_key)))
-        shared.entry.row = shared.entry.row.but(finish=row.finish or new_id())
+        shared.entry.change(finish=row.finish or new_id())
         finish = Finish((shared.entry.row,), finish.known)
         way.claims.unsent.discard(row.id)
         yield from way.call("finish_run", finish.run_id, finish.kpis)

@@ -69,12 +69,12 @@ class Shared:
 
     def name(self, run_id: int) -> None:
         """Note the run's number."""
-        self.entry.row = self.entry.row.but(run_id=run_id)
+        self.entry.change(run_id=run_id)
         set_run_id(self.run, run_id)
 
     def begin_body(self) -> None:
         """Note that what is recorded from now on counts, whether the journal can be written or not."""
-        self.entry.row = self.entry.row.but(state="open")
+        self.entry.change(state="open")
 
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
@@ -83,7 +83,7 @@ class Shared:
         if not row.finish:
             self.claims.unsent.add(row.id)
         finish = 0 if row.id in self.claims.unsent else row.finish
-        self.entry.row = row.but(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
+        self.entry.change(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
         return self.entry.recorded()
 
     def is_abandoned(self) -> bool:
@@ -156,7 +156,7 @@ class Program:
                 return "fresh", fresh
             if options.run_id is not None and shared.run_id is None:
                 shared.name(options.run_id)
-            shared.entry.row = shared.entry.row.but(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
+            shared.entry.change(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
             place.shared = shared
             shared.places.add(place)
             return "joined", shared
@@ -186,12 +186,17 @@ class Program:
             last = not shared.places and self.take_over(shared, way)
             return shared, last
 
-    def abandon(self, place: Place) -> None:
-        """Take a guard out of its run when it could not leave by itself; whoever sees that finishes the run."""
+    def abandon(self, place: Place, *, began: bool = True) -> None:
+        """Take a guard out of its run when it could not leave by itself; whoever sees that finishes the run.
+
+        Args:
+            place: The guard's place.
+            began: Whether its body has begun: else no credit is due for it.
+        """
         shared = place.shared
         if shared is not None and place in shared.places:
             shared.worsen("interrupted")
-            shared.zeros = shared.zeros and shared.entry.row.zeros
+            shared.zeros = shared.zeros and (shared.entry.row.zeros or not began)
             shared.places.discard(place)
 
     def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:

@@ -41,12 +41,14 @@ def hold() -> bool:
     global _holds
     if threading.current_thread() is not threading.main_thread():
         return False
-    _holds += 1
-    if _holds == 1:
-        for number in _NUMBERS:
+    try:
+        for number in _NUMBERS if _holds == 0 else ():
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _unwind)
                 _taken.append(number)
+    except ValueError:  # another program runs Python, before 3.13, and this thread is the main one for `threading` only
+        return False
+    _holds += 1
     return True
 
 

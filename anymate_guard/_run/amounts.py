@@ -29,7 +29,8 @@ def checked_nanoseconds(value: float | timedelta) -> int:
     """Check a number of seconds; whole nanoseconds add up without the error of floats."""
     if isinstance(value, timedelta):
         nanoseconds = value // timedelta(microseconds=1) * 1000
-    elif isinstance(value, bool) or not isinstance(value, Real):
+    elif isinstance(value, bool) or not isinstance(value, Real) or type(value).__name__ == "timedelta64":
+        # numpy's time spans call themselves whole numbers, of any unit.
         raise TypeError(f"seconds saved must be a number or a timedelta, got {value!r}")
     else:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -13,11 +14,12 @@ from typing import Any
 import pytest
 import structlog
 
-from anymate_guard import NoCurrentRun, UnreachableError, anymate_run, current_run
+from anymate_guard import AnymateClient, NoCurrentRun, UnreachableError, anymate_run, current_run
 from anymate_guard._guard import defaults, threads
 from anymate_guard._guard.driver import program
 from anymate_guard._journal.journals import all_journals
 from anymate_guard.sandbox import Sandbox
+from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST
 from tests.support.waiting import until as wait_until
 
@@ -220,6 +222,26 @@ def test_cancelled_while_entering(sandbox: Sandbox) -> None:
     assert (run["overwriteEntries"], run["overwriteSecondsSaved"]) == (0, 0)
 
 
+def test_cancelled_before_the_body(sandbox: Sandbox) -> None:
+    """A task cancelled when its run is open and its body has not begun, finishes it with zeros: no work was done."""
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake"):
+            raise AssertionError("it was cancelled before")
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        wait_until(lambda: [shared.state for shared in program.runs()] == ["open"])  # and this loop goes on only then
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    wait_until(lambda: [run["finished"] for run in sandbox.runs()] == [True])
+    assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in sandbox.runs()] == [(0, 0)]
+
+
 def test_cancelled_while_joining(sandbox: Sandbox) -> None:
     """A task cancelled while it waits to join a run leaves the others' run alone."""
     sandbox.fail_next("StartRun", delay=0.2)
@@ -263,6 +285,37 @@ def test_cancelled_while_finishing(sandbox: Sandbox, times: int) -> None:
         assert len(finishes(sandbox)) == 1
 
     asyncio.run(main())
+
+
+def test_cancelled_without_end_while_finishing(sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy) -> None:
+    """A task cancelled in each turn of the loop while it finishes, as by anyio, needs no memory for each time."""
+    finishing, enough = threading.Event(), threading.Event()
+
+    def hold(exchange: Exchange) -> None:
+        finishing.set()
+        enough.wait(LONGEST)
+        exchange.forward()
+
+    proxy.break_next("FinishRun", hold)
+
+    async def work() -> None:
+        async with anymate_run("invoice-intake", client=client):
+            pass
+
+    async def main() -> int:
+        task = asyncio.create_task(work())
+        await until(finishing.is_set)
+        for _ in range(1000):
+            task.cancel()
+            await asyncio.sleep(0)
+        futures = sum(isinstance(thing, asyncio.Future) for thing in gc.get_objects())
+        enough.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return futures
+
+    assert asyncio.run(main()) < 100
+    assert len(finishes(sandbox)) == 1
 
 
 def test_cancelled_while_finishing_a_failed_body(sandbox: Sandbox) -> None:

@@ -25,6 +25,7 @@ from anymate_guard import (
     current_run,
 )
 from anymate_guard.sandbox import Sandbox
+from tests.support.waiting import until
 
 
 def only_run(sandbox: Sandbox) -> Any:
@@ -468,3 +469,17 @@ def test_current_run_follows_the_block(sandbox: Sandbox) -> None:
         thread.start()
         thread.join()
     assert seen == ["none"]
+
+
+def test_interrupted_before_the_body(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C that comes when the run is open and the body has not begun finishes it with zeros: no work was done."""
+
+    def interrupt(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("structlog.contextvars.bind_contextvars", interrupt)
+        with anymate_run("invoice-intake"):
+            pytest.fail("it was interrupted before")
+    until(lambda: [run["finished"] for run in sandbox.runs()] == [True])
+    assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in sandbox.runs()] == [(0, 0)]

@@ -66,6 +66,13 @@ def test_entries_add_up(run: Run) -> None:
     assert run.entries == 3
 
 
+def test_time_spans_of_numpy() -> None:
+    """Numpy's timedelta64 counts as a whole number, of nanoseconds or days: what it means is asked for."""
+    timedelta64 = type("timedelta64", (int,), {})  # it is registered as a whole number, too
+    with pytest.raises(TypeError, match="must be a number or a timedelta, got 2000000000"):
+        Run("invoice-intake").add_seconds_saved(timedelta64(2_000_000_000))
+
+
 @pytest.mark.parametrize("seconds", [42, 42.0, timedelta(seconds=42), Fraction(42)])
 def test_seconds_are_read_back_as_float(run: Run, seconds: Any) -> None:
     """Seconds come as int, float, timedelta or another real number, and are read back as float."""

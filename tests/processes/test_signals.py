@@ -14,12 +14,30 @@ import pytest
 
 from anymate_guard._process import signals
 from anymate_guard.sandbox import Sandbox
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST, until
 
 from .bots import FORK_IS_MEANT, TERMINATED, asked, children, finished, rows, run, running
 
 if sys.platform == "win32":
     pytest.skip("Windows ends a process without asking it", allow_module_level=True)
+
+HOSTED = """
+import _thread, os, sys, time
+
+def main():
+    from anymate_guard import anymate_run  # and with it the module threading, which takes this thread for the main one
+
+    try:
+        for _ in range(2):
+            with anymate_run("k") as run:
+                run.add_entries()
+    finally:
+        os._exit(0)
+
+assert "threading" not in sys.modules
+_thread.start_new_thread(main, ())
+time.sleep(600)
+"""
 
 BLOCK = """
 with anymate_run("k") as run:
@@ -433,3 +451,10 @@ def test_signal_while_a_thread_is_started(sandbox: Sandbox) -> None:
         assert (status, said) == (TERMINATED, "")
     assert rows() == []
     assert [run["finished"] for run in sandbox.runs()] == [True] * len(sandbox.runs())
+
+
+def test_python_inside_another_program(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a host has initialized Python in another thread than the bot's, signals are its own, and the bot works."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # which imports threading
+    subprocess.run([sys.executable, "-c", HOSTED], timeout=LONGEST, check=True)
+    assert finished(sandbox) == [(1, None), (1, None)]
