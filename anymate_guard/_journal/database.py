@@ -43,6 +43,7 @@ class Database:
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
+        self.checkpointing = Lock()  # while a second connection is open
         self._warning = Lock()
         self._warned = -_HOUR
         self._connection: Connection | None = None
@@ -106,10 +107,10 @@ class Database:
             return False
         return True
 
-    def warn(self, error: object, remedy: str) -> None:
-        """Tell people of trouble with the file, once an hour."""
+    def warn(self, error: object, remedy: str, *, always: bool = False) -> None:
+        """Tell people of trouble with the file, once an hour unless `always`."""
         with self._warning:
-            due = time.monotonic() - self._warned > _HOUR
+            due = always or time.monotonic() - self._warned > _HOUR
             if due:
                 self._warned = time.monotonic()
         if due:
@@ -130,10 +131,10 @@ class Database:
             finally:
                 os.close(log)
             if looks[0] > _LARGEST_LOG:
-                another = sqlite3.connect(self.path, timeout=0)
-                with contextlib.closing(another), contextlib.suppress(sqlite3.OperationalError):  # others are at it
+                with self.checkpointing, contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
                     how = "TRUNCATE" if looks[0] > _TOO_LARGE else "PASSIVE"
-                    another.execute(f"PRAGMA wal_checkpoint({how})")
+                    with contextlib.suppress(sqlite3.OperationalError):  # others are at it
+                        another.execute(f"PRAGMA wal_checkpoint({how})")
 
     def has_more(self) -> bool:
         """Whether somebody has written since `sync`, as far as the log's size and date tell."""
@@ -202,21 +203,23 @@ class Database:
         if isinstance(error, Newer):
             return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
         if _is_damaged(error):
-            remedy = self._move_aside()
-            self.warn(error, remedy)  # although the next try may well succeed
-            return remedy
+            return self._move_aside(error)
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
 
-    def _move_aside(self) -> str:
-        aside = self.path.with_name(f"{self.path.name}.corrupt-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-        if _inode(self._name) == self._inode:  # else another program was faster
-            try:
-                for suffix in ("-wal", "-shm", ""):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH104  # a suffix, not a path
-            except OSError as error:  # on Windows, while another program has it open
-                return f"it is damaged and could not be moved away ({error.strerror}): close the programs that use it"
-        return f"it was damaged and was moved to {aside}; what it held may still be read from there"
+    def _move_aside(self, error: Exception) -> str:
+        if _inode(self._name) != self._inode:
+            return "another program has moved it away: try again"
+        now = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.perf_counter_ns()}"
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{now}")
+        try:
+            for suffix in ("-wal", "-shm", ""):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")  # noqa: PTH104  # a suffix, not a path
+        except OSError as reason:  # on Windows, while another program has it open
+            return f"it is damaged and could not be moved away ({reason.strerror}): close the programs that use it"
+        remedy = f"it was damaged and was moved to {aside}; what it held may still be read from there"
+        self.warn(error, remedy, always=True)  # although the next try may well succeed
+        return remedy
 
 
 def _shares_memory(folder: Path) -> bool:

@@ -37,9 +37,9 @@ else:
 
     # Locks of an open file stand while the program opens and closes the file elsewhere, to copy its folder, say. Where
     # there are none, those of the process do, taken anew at each look.
-    _OPEN_FILE = hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 1 << 32
+    _OPEN_FILE = sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK") and sys.maxsize > 1 << 32
     _MAY_FALL = not _OPEN_FILE
-    _FLOCK = "hhqqixxxx"  # struct flock: type, whence, start, length, pid
+    _FLOCK = "hhqqixxxx"  # Linux's struct flock: type, whence, start, length, pid
 
     def _lock(file: int, offset: int) -> None:
         if _OPEN_FILE:
@@ -48,9 +48,15 @@ else:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, offset)
 
     def _is_locked(file: int, offset: int) -> bool:
-        command = fcntl.F_OFD_GETLK if _OPEN_FILE else fcntl.F_GETLK
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-        return bool(struct.unpack(_FLOCK, fcntl.fcntl(file, command, asked))[0] != fcntl.F_UNLCK)
+        if _OPEN_FILE:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+            return bool(struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+        try:
+            _lock(file, offset)
+        except OSError:
+            return True
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, offset)
+        return False
 
 
 class Owner:

@@ -100,6 +100,18 @@ def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None
     assert [row.entries for row in rows()] == [3]
 
 
+def test_corrupt_twice(sandbox: Sandbox, file: Path, lines: Lines) -> None:
+    """Each corrupt journal that is moved aside has a name of its own, however soon it follows, and its warning."""
+    file.parent.mkdir()
+    for content in (b"no database" * 1000, b"nor this one" * 1000):
+        file.write_bytes(content)
+        guard()
+        close_all()
+    aside = {path.read_bytes() for path in file.parent.glob("journal.sqlite3.corrupt-*")}
+    assert aside == {b"no database" * 1000, b"nor this one" * 1000}
+    assert len(lines("anymate.journal_unavailable")) == 2
+
+
 def harm(file: Path, statement: str) -> None:
     """Change the journal as no version of the package would; this program opens it anew after that."""
     with closing(sqlite3.connect(file, timeout=10)) as other:

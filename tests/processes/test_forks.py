@@ -311,6 +311,38 @@ def test_fork_while_the_recorder_waits_for_the_disk(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(None, None), (2, None)]
 
 
+def test_fork_while_the_log_is_put_into_the_file(sandbox: Sandbox) -> None:
+    """A fork waits while another thread has a second connection to the journal's file: a child must inherit none."""
+    text = """
+        import sqlite3
+        from anymate_guard._journal import database
+        from anymate_guard._journal.journals import all_journals
+
+        begun, go_on, order = threading.Event(), threading.Event(), []
+
+        class Slow(sqlite3.Connection):
+            def execute(self, statement, *values):
+                if "wal_checkpoint" in statement and not begun.is_set():
+                    begun.set()
+                    go_on.wait()
+                    order.append("written")
+                return super().execute(statement, *values)
+
+        connect, database._LARGEST_LOG = sqlite3.connect, -1
+        with anymate_run("k"):
+            sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Slow, **options)
+            thread = threading.Thread(target=all_journals()[0].clear, args=[1.0], kwargs={"durable": True})
+            thread.start()
+            begun.wait()
+            threading.Timer(0.5, go_on.set).start()
+            fork()
+            order.append("forked")
+            thread.join()
+        say(*order)
+        """
+    assert run(text) == (0, "written forked\n", "")
+
+
 def test_fork_while_the_recorder_ends(sandbox: Sandbox) -> None:
     """A fork waits until the system does not count the recorder's thread any more, for which Python would warn."""
     text = """
