@@ -143,7 +143,7 @@ MUTANTS = {
     "all that waits for the process of a guard is read at once": Mutant(
         rules.claim, "claims.batch, claims.tried", "1 << 30, ()", SMALL["a guard"], backlog=400
     ),
-    "a row has no owner": Mutant(Journal.add, "entry.row = entry.row.but(owner=self.owner.id)", "pass"),
+    "a row has no owner": Mutant(Journal.add, "entry.change(owner=self.owner.id)", "pass"),
     "a failure is reported by who leaves, not by the last one out": Mutant(
         leaving._send,
         'yield say("info", "run_left", process_key=shared.run.process_key, run_id=shared.run_id)',
