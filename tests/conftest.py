@@ -18,6 +18,7 @@ from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of
 from tests.support.clock import Clock
 from tests.support.proxy import FaultProxy
+from tests.support.sandboxes import KeepsItsPort
 
 # Fixtures stay the same from one example to the next, as a sandbox does for a bot; and a busy machine is no fault.
 settings.register_profile(
@@ -29,8 +30,10 @@ settings.load_profile("any")
 @pytest.fixture(scope="session")
 def running_sandbox() -> Iterator[Sandbox]:
     """Serve one sandbox for all tests of this process."""
-    with Sandbox() as sandbox:
+    sandbox = KeepsItsPort()
+    with sandbox:
         yield sandbox
+    sandbox.give_up_port()
 
 
 @pytest.fixture
