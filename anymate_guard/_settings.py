@@ -154,10 +154,13 @@ def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
     return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
 
 
-def no_proxy_and(host: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The hosts that are reached without a proxy, and one more."""
+def without_proxy(host: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables with which a host is reached directly, where the environment names a proxy."""
     hosts = environ.get("no_proxy") or environ.get("NO_PROXY")
-    return f"{hosts},{host}" if hosts else host
+    names = {name.lower() for name in environ}
+    if hosts == "*" or names.isdisjoint({"http_proxy", "https_proxy", "all_proxy"}):
+        return {}
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), f"{hosts},{host}" if hosts else host)
 
 
 def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
@@ -217,8 +220,8 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """The fields, with addresses and paths in their final form."""
     urls = {name: values[name].strip().rstrip("/") for name in _ADDRESSES}
-    client_id = values["client_id"]
-    if client_id and not any(urls.values()):  # without credentials, as nothing is called, there is no address either
+    if not any(urls.values()):
+        client_id = values["client_id"]
         urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
     return {**values, **urls, "state_dir": _files.state_dir(values["state_dir"], warn=not values["disabled"])}
 

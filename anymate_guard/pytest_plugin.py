@@ -181,15 +181,14 @@ def anymate_sandbox(
     _anymate_server: Sandbox, _anymate_journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[AnymateSandbox]:
     """A local Anymate for one test; the environment points at it, and the journal is a temporary one."""
-    from anymate_guard._settings import no_proxy_and
+    from anymate_guard._settings import without_proxy
 
     _anymate_server.start()  # in case the test before closed it
     _anymate_server.reset()
     for name in _POINTING_ELSEWHERE:
         monkeypatch.delenv(f"ANYMATE_{name}", raising=False)
     folder = {"ANYMATE_STATE_DIR": str(_anymate_journal.path.parent)}
-    no_proxy = dict.fromkeys(("NO_PROXY", "no_proxy"), no_proxy_and("127.0.0.1"))
-    for name, value in {**_anymate_server.environ, **_PATIENCE, **folder, **no_proxy}.items():
+    for name, value in {**_anymate_server.environ, **_PATIENCE, **folder, **without_proxy("127.0.0.1")}.items():
         monkeypatch.setenv(name, value)
     _forget_client()
     yield AnymateSandbox(_anymate_server)

@@ -13,7 +13,6 @@ from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 
 _PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})
-_NOT_OPEN = frozenset({404, 409, 410})  # of FinishRun, if it is Anymate that answers
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
@@ -26,6 +25,7 @@ class Reply:
         answer: What came back.
         data: Its JSON object, if it is one.
         mask: For quoting it.
+        foreign: Whether it is the page of a gateway that does not reach Anymate just now, and knows no run.
         sent_before: Whether an earlier try of the same call may have reached Anymate.
     """
 
@@ -33,6 +33,7 @@ class Reply:
     answer: Answer
     data: Mapping[str, Any] | None = attrs.field(repr=False)
     mask: Mask
+    foreign: bool = False
     sent_before: bool = False
 
     @property
@@ -62,13 +63,8 @@ class Reply:
             return f"HTTP {self.status}: {self.text}"
         if self.status < 300 and (self.data is None or not self._complete(self.data)):
             return f"HTTP {self.status} that can't be read: {self.text}"
-        if (
-            self.operation == "FinishRun"
-            and self.status in _NOT_OPEN
-            and self.data is None
-            and self.answer.body.strip()
-        ):
-            return f"HTTP {self.status} that is not Anymate's: {self.text}"  # but a gateway's, which knows no run
+        if self.foreign:
+            return f"HTTP {self.status} that is not Anymate's: {self.text}"
         return ""
 
     def _complete(self, data: Mapping[str, Any]) -> bool:
@@ -101,8 +97,10 @@ class Reply:
 @unseen
 def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Reply:
     """Read an answer."""
+    foreign = False
     try:
         data = json.loads(answer.body)
     except (ValueError, RecursionError):
         data = None
-    return Reply(operation, answer, data if isinstance(data, dict) else None, mask, sent_before)
+        foreign = operation == "FinishRun" and answer.status == 404 and bool(answer.body.strip())
+    return Reply(operation, answer, data if isinstance(data, dict) else None, mask, foreign, sent_before)

@@ -87,7 +87,7 @@ class Caller:
             trouble = reply.trouble
             if not trouble:
                 return reply
-            sent_before = sent_before or answer.maybe_sent
+            sent_before = sent_before or (answer.maybe_sent and not reply.foreign)
             wait = _wait(attempt, answer.retry_after)
             if answer.final or not deadline.retry or wait >= deadline.left():
                 cut_short = deadline.left() <= 0  # says less than what came back before

@@ -172,18 +172,19 @@ class Journal:
         sqlite keeps note of its locks in memory: a child that inherited an open file would believe that it holds the
         locks of its parent.
         """
-        taken = self._lock.acquire(timeout=_FORKING)
-        if taken:
+        with contextlib.ExitStack() as taken:
+            for lock in (self._database.checkpointing, self._lock):
+                if not lock.acquire(timeout=_FORKING):
+                    return False
+                taken.callback(lock.release)
             self._database.disconnect()
-            taken = self._database.checkpointing.acquire(timeout=_FORKING)
-            if not taken:
-                self._lock.release()
-        return taken
+            taken.pop_all()  # `resume` gives them back
+        return True
 
     def resume(self) -> None:
         """Go on after a fork."""
-        self._database.checkpointing.release()
         self._lock.release()
+        self._database.checkpointing.release()
 
     def _match(self) -> None:
         for entry in list(self._entries.values()):

@@ -155,20 +155,32 @@ class Entry:
     row: Row
     totals: Callable[[], Recorded]
     taken: tuple[int, int] = (0, 0)
-    _lock: AbstractContextManager[Any] = attrs.field(factory=Lock)  # of the row, which the recorder changes, too
+    _lock: AbstractContextManager[Any] = attrs.field(factory=Lock)
 
     def change(self, **changes: Any) -> None:
         """Change the row."""
-        with self._lock:
-            self.row = self.row.but(**changes)
+        self._exchange(lambda row: row.but(**changes))
 
     def recorded(self) -> Row:
         """The row with what was recorded so far, but for what was taken."""
-        with self._lock:
+
+        def up_to_date(row: Row) -> Row:
             entries, nanoseconds = map(_less, self.totals(), self.taken)
-            if (entries, nanoseconds) != (self.row.entries, self.row.nanoseconds):
-                self.row = self.row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
-            return self.row
+            if (entries, nanoseconds) == (row.entries, row.nanoseconds):
+                return row
+            return row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
+
+        return self._exchange(up_to_date)
+
+    def _exchange(self, changed: Callable[[Row], Row]) -> Row:
+        """Put a changed row in place of the one that it was made from: the recorder changes it, too."""
+        while True:
+            old = self.row
+            new = changed(old)  # without the lock: the garbage collector may come here, and leave guards
+            with self._lock:
+                if self.row is old:
+                    self.row = new
+                    return new
 
     def begin(self) -> Row:
         """Note when it is written first, which is not before the file with the locks is there."""

@@ -191,12 +191,13 @@ class Program:
 
         Args:
             place: The guard's place.
-            began: Whether its body has begun: else no credit is due for it.
+            began: Whether its body has begun: else no credit is due, but in a run that somebody else started.
         """
         shared = place.shared
         if shared is not None and place in shared.places:
             shared.worsen("interrupted")
-            shared.zeros = shared.zeros and (shared.entry.row.zeros or not began)
+            row = shared.entry.row
+            shared.zeros = shared.zeros and (row.zeros or not (began or row.adopted))
             shared.places.discard(place)
 
     def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:

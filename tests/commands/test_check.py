@@ -267,9 +267,11 @@ def test_where_settings_come_from(sandbox: Sandbox, tmp_path: Path) -> None:
     file = tmp_path / "client-id"
     file.write_text("somebody")
     by_file = {"ANYMATE_CLIENT_ID": "", "ANYMATE_CLIENT_ID_FILE": str(file), "ANYMATE_API_URL_FILE": str(file)}
-    lines = checked(code=1, ANYMATE_PASSWORD="", **by_file)
-    assert f"✓ ANYMATE_CLIENT_ID: is set, and not shown (file {file})" in lines
-    assert f"✓ ANYMATE_API_URL: {sandbox.url} (environment)" in lines
+    for given in (sandbox.url, ""):
+        both = {"ANYMATE_API_URL": given, "ANYMATE_AUTH_URL": given}
+        lines = checked(code=1, ANYMATE_PASSWORD="", **by_file, **both)
+        assert f"✓ ANYMATE_CLIENT_ID: is set, and not shown (file {file})" in lines
+        assert f"✓ ANYMATE_API_URL: {f'{given} (environment)' if given else 'not set'}" in lines
     lines = checked(code=0, ANYMATE_DISABLED="1", **dict.fromkeys(sandbox.environ, ""))
     assert lines[:6] == [f"✓ {name}: not set" for name in sandbox.environ]
 

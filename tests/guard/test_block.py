@@ -25,6 +25,7 @@ from anymate_guard import (
     current_run,
 )
 from anymate_guard.sandbox import Sandbox
+from tests.support.clients import client_of
 from tests.support.waiting import until
 
 
@@ -471,15 +472,20 @@ def test_current_run_follows_the_block(sandbox: Sandbox) -> None:
     assert seen == ["none"]
 
 
-def test_interrupted_before_the_body(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C that comes when the run is open and the body has not begun finishes it with zeros: no work was done."""
+@pytest.mark.parametrize(("adopted", "sent"), [(False, (0, 0)), (True, (None, None))])
+def test_interrupted_before_the_body(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, adopted: bool, sent: tuple[int | None, int | None]
+) -> None:
+    """Ctrl-C when the run is open and the body has not begun finishes it with zeros, unless somebody else began it."""
 
     def interrupt(**_: object) -> None:
         raise KeyboardInterrupt
 
+    with client_of(sandbox) as other:
+        run_id = other.start_run("invoice-intake") if adopted else None
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("structlog.contextvars.bind_contextvars", interrupt)
-        with anymate_run("invoice-intake"):
+        with anymate_run("invoice-intake", run_id=run_id):
             pytest.fail("it was interrupted before")
     until(lambda: [run["finished"] for run in sandbox.runs()] == [True])
-    assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in sandbox.runs()] == [(0, 0)]
+    assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in sandbox.runs()] == [sent]

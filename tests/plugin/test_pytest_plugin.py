@@ -101,17 +101,31 @@ def test_runs(tests: Tests) -> None:
     result.assert_outcomes(passed=2)
 
 
-def test_behind_a_proxy(tests: Tests, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local Anymate is reached without the proxy that the machine has for all else."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "intranet")
-    result = tests("""
+@pytest.mark.parametrize(
+    ("proxy", "excepted", "then"),
+    [
+        ("http://127.0.0.1:9", "intranet", "intranet,127.0.0.1"),
+        ("http://127.0.0.1:9", "*", "*"),
+        (None, "here", "here"),
+    ],
+)
+def test_behind_a_proxy(
+    tests: Tests, monkeypatch: pytest.MonkeyPatch, proxy: str | None, excepted: str, then: str
+) -> None:
+    """The local Anymate is reached without the proxy that the machine has for all else, which stays as it is."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("no_proxy", excepted)
+    if proxy is not None:
+        monkeypatch.setenv("http_proxy", proxy)
+    result = tests(f"""
         import os
 
         def test_it(anymate_sandbox):
             bot(1)
             assert [run.entries for run in anymate_sandbox.runs] == [1]
-            assert os.environ["no_proxy"].split(",")[0] == "intranet"
+            assert os.environ["no_proxy"] == {then!r}
     """)
     result.assert_outcomes(passed=1)
 

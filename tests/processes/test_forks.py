@@ -343,6 +343,39 @@ def test_fork_while_the_log_is_put_into_the_file(sandbox: Sandbox) -> None:
     assert run(text) == (0, "written forked\n", "")
 
 
+def test_interrupted_while_it_waits_to_fork(sandbox: Sandbox) -> None:
+    """Ctrl-C that comes while a fork waits for another thread leaves nothing locked."""
+    text = """
+        from anymate_guard._journal.journals import all_journals
+
+        def check():
+            say("free" if journal._lock.acquire(timeout=60) else "locked")
+
+        with anymate_run("k"):
+            (journal,) = all_journals()
+            held, go_on = threading.Event(), threading.Event()
+
+            def hold():
+                with journal._database.checkpointing:
+                    held.set()
+                    go_on.wait()
+
+            thread = threading.Thread(target=hold)
+            thread.start()
+            held.wait()
+            main = threading.get_ident()
+            threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+            fork()
+            go_on.set()
+            thread.join()
+            checking = threading.Thread(target=check)
+            checking.start()
+            checking.join()
+            os._exit(0)
+        """
+    assert run(text)[:2] == (0, "free\n")
+
+
 def test_fork_while_the_recorder_ends(sandbox: Sandbox) -> None:
     """A fork waits until the system does not count the recorder's thread any more, for which Python would warn."""
     text = """

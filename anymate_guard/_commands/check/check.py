@@ -28,6 +28,7 @@ from anymate_guard._settings import variable
 
 _SECRETS = {"client_secret", "password"}
 _WITH_FILE = ("client_id", "client_secret", "username", "password")
+_ADDRESSES = ("api_url", "auth_url")
 _OF_EXEC = {"ANYMATE_RUN_ID", "ANYMATE_KPI_FILE"}
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red"), "skipped": ("–", "dim")}
 
@@ -138,10 +139,12 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
         remedy = f"set {names}" if source == "default" else "correct it"
         says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
         return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
-    value = (os.environ.get(by_value) or os.environ.get(by_file)) if settings is None else getattr(settings, name)
-    if value in {None, ""}:
+    value = os.environ.get(by_value) if settings is None else getattr(settings, name)
+    unread = settings is None and source.startswith("file")
+    made_up = settings is not None and not settings.client_id and name in _ADDRESSES and source == "default"
+    if made_up or (not unread and value in {None, ""}):
         return Line(by_value, "ok", "not set")
-    if name in _SECRETS or (settings is None and source.startswith("file")):
+    if name in _SECRETS or unread:
         return Line(by_value, "ok", "is set, and not shown", source)
     return Line(by_value, "ok", _shown(value), source)
 
@@ -164,7 +167,7 @@ def _misspelt() -> Iterator[Line]:
 def _anymate(client: AnymateClient, process_key: str | None) -> Iterator[Line]:
     """What Anymate says: its addresses, the credentials, the process."""
     settings = client.settings
-    reached = [_reached(name, settings) for name in ("api_url", "auth_url")]
+    reached = [_reached(name, settings) for name in _ADDRESSES]
     yield from reached
     if not all(line.state == "ok" for line in reached):
         yield Line("credentials", "skipped", "were not tried, as an address can't be reached")
