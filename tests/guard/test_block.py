@@ -489,3 +489,18 @@ def test_interrupted_before_the_body(
             pytest.fail("it was interrupted before")
     until(lambda: [run["finished"] for run in sandbox.runs()] == [True])
     assert [(run["overwriteEntries"], run["overwriteSecondsSaved"]) for run in sandbox.runs()] == [sent]
+
+
+def test_thread_that_passes_for_the_main_one(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python itself takes signals in another thread than `threading` says, a guard leaves them alone."""
+
+    def work() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("threading.main_thread", threading.current_thread)
+            with anymate_run("invoice-intake") as run:
+                run.add_entries(2)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert only_run(sandbox)["overwriteEntries"] == 2

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from anymate_guard import anymate_run
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 from tests.processes.bots import running
@@ -175,6 +176,27 @@ def test_damaged_where_nothing_can_be_moved(
     (line,) = lines("anymate.journal_unavailable")
     assert "could not be moved away (Permission denied): close the programs that use it" in line
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]
+
+
+def test_fork_gives_up_waiting(sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork does not wait without end for who is at the file, and then leaves everything as it was."""
+    monkeypatch.setattr("anymate_guard._journal.journal._FORKING", 0.01)
+    journal = journal_at(folder)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with journal._lock:
+            held.set()
+            go_on.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    assert not journal.pause()
+    go_on.set()
+    thread.join()
+    assert journal.pause()
+    journal.resume()
 
 
 def test_no_thread_for_the_recorder(sandbox: Sandbox, rows: Rows) -> None:
