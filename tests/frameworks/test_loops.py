@@ -69,13 +69,16 @@ def test_a_greenlet_is_killed(sandbox: Sandbox) -> None:
 import logging
 logging.basicConfig(level="INFO")
 
+inside = gevent.event.Event()
+
 def work():
     with anymate_run("k", report_failure=True) as run:
         run.add_entries(3)
+        inside.set()
         gevent.sleep(60)
 
 greenlet = gevent.spawn(work)
-greenlet.join(0.5)
+inside.wait()
 greenlet.kill()
 """
     )
