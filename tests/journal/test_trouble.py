@@ -441,6 +441,15 @@ def test_folder_that_becomes_a_file(folder: Path) -> None:
     database.disconnect()
 
 
+@contextmanager
+def at_rest(folder: Path) -> Iterator[None]:
+    """Keep the threads of this program from the journal in the block, in which its folder is not there for a moment."""
+    journal = journal_at(folder)
+    assert journal.pause()
+    yield
+    journal.resume()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
 def test_gone_while_a_guard_waits(
     sandbox: Sandbox,
@@ -462,11 +471,13 @@ def test_gone_while_a_guard_waits(
         work = threading.Thread(target=guard, args=("a", 3))
         work.start()
         until(lambda: [row.state for row in rows()] == ["finishing", "starting"])
-        aside = folder.rename(folder.with_name("aside"))
-        folder.write_text("in the way")
+        with at_rest(folder):
+            aside = folder.rename(folder.with_name("aside"))
+            folder.write_text("in the way")
         until(lambda: calls().count("StartRun") == 3)
-        folder.unlink()
-        aside.rename(folder)
+        with at_rest(folder):
+            folder.unlink()
+            aside.rename(folder)
         work.join()
     assert lines("anymate.start_deferred") == []
     until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
