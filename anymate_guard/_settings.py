@@ -18,8 +18,8 @@ from anymate_guard._process_key import check_process_key
 from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
-_CREDENTIALS = ("client_id", "client_secret", "username", "password")
-_ADDRESSES = ("api_url", "auth_url")
+CREDENTIALS = ("client_id", "client_secret", "username", "password")
+ADDRESSES = ("api_url", "auth_url")
 _SECONDS = ("timeout", "deadline")
 _SWITCHES = ("handle_signals", "disabled")
 _LONGEST = 86_400
@@ -178,12 +178,12 @@ def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The values that the variables give, and what is wrong with the variables themselves."""
-    values: dict[str, Any] = {name: environ.get(variable(name)) for name in (*_ADDRESSES, "process_key", "state_dir")}
+    values: dict[str, Any] = {name: environ.get(variable(name)) for name in (*ADDRESSES, "process_key", "state_dir")}
     for names, convert in ((_SECONDS, _number), (_SWITCHES, _switch)):
         values.update((name, convert(environ.get(variable(name), "").strip())) for name in names)
     problems: list[str] = []
     patience = values["timeout"] if isinstance(values["timeout"], float) else _TIMEOUT
-    for name in _CREDENTIALS:
+    for name in CREDENTIALS:
         values[name], trouble = _credential(name, environ, patience)
         problems += trouble if values["disabled"] is not True else []
     return {name: value for name, value in values.items() if value not in {None, ""}}, problems
@@ -219,7 +219,7 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """The fields, with addresses and paths in their final form."""
-    urls = {name: values[name].strip().rstrip("/") for name in _ADDRESSES}
+    urls = {name: values[name].strip().rstrip("/") for name in ADDRESSES}
     if not any(urls.values()):
         client_id = values["client_id"]
         urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
@@ -230,14 +230,14 @@ def _problems(values: dict[str, Any]) -> list[str]:
     """What is wrong with the values, by variable; no secret is quoted."""
     problems = [
         f"{variable(name)}: must be a string, got {type(values[name]).__name__}"
-        for name in (*_CREDENTIALS, *_ADDRESSES)
+        for name in (*CREDENTIALS, *ADDRESSES)
         if not isinstance(values[name], str)
     ]
     if problems:
         return problems
     if values["disabled"] is not True:
         problems += _wrong_credentials(values)
-        cloud = not any(values[name].strip() for name in _ADDRESSES)
+        cloud = not any(values[name].strip() for name in ADDRESSES)
         problems += _wrong_client_id(values["client_id"]) if cloud else _wrong_addresses(values)
     for name in _SECONDS:
         value = values[name]
@@ -258,7 +258,7 @@ def _problems(values: dict[str, Any]) -> list[str]:
 
 def _wrong_credentials(values: dict[str, Any]) -> list[str]:
     problems = []
-    for name in _CREDENTIALS:
+    for name in CREDENTIALS:
         if not values[name].strip():
             problems.append(f"{variable(name)}: is missing")
         elif _HALF_CHARACTER.search(values[name]):
@@ -274,7 +274,7 @@ def _wrong_client_id(client_id: str) -> list[str]:
 
 def _wrong_addresses(values: dict[str, Any]) -> list[str]:
     problems = []
-    for name, other in (_ADDRESSES, _ADDRESSES[::-1]):
+    for name, other in (ADDRESSES, ADDRESSES[::-1]):
         address = values[name].strip()
         if not address:
             problems.append(f"{variable(name)}: is missing while {variable(other)} is set; set both or neither")

@@ -12,7 +12,7 @@ from anymate_guard._http.messages import Answer
 from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 
-_PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})
+_PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})  # not what a server will never do
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 

@@ -151,10 +151,10 @@ def _command(options: argparse.Namespace, refuse: Callable[[str], object]) -> Se
     before: Sequence[str] = options.words
     after: Sequence[str] | None = options.command
     key = shlex.quote(options.process_key)
-    if after is not None and before and not before[0].startswith("-"):
-        refuse(f"put -- before the command: anymate-guard exec {key} -- {shlex.join([*before, '--', *after])}")
     if after is not None and before:
-        refuse(f"put the options before the process key: {shlex.join(before)} stands between it and --")
+        if before[0].startswith("-"):
+            refuse(f"put the options before the process key: {shlex.join(before)} stands between it and --")
+        refuse(f"put -- before the command: anymate-guard exec {key} -- {shlex.join([*before, '--', *after])}")
     if not (after or before):
         refuse(f"name the command, as in: anymate-guard exec {key} -- ./bot.sh")
     if after is None and before[0].startswith("-"):

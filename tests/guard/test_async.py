@@ -19,7 +19,8 @@ from anymate_guard._guard import defaults, threads
 from anymate_guard._guard.driver import program
 from anymate_guard._journal.journals import all_journals
 from anymate_guard.sandbox import Sandbox
-from tests.support.proxy import Exchange, FaultProxy
+from tests.support.faults import held
+from tests.support.proxy import FaultProxy
 from tests.support.waiting import LONGEST
 from tests.support.waiting import until as wait_until
 
@@ -290,13 +291,7 @@ def test_cancelled_while_finishing(sandbox: Sandbox, times: int) -> None:
 def test_cancelled_without_end_while_finishing(sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy) -> None:
     """A task cancelled in each turn of the loop while it finishes, as by anyio, needs no memory for each time."""
     finishing, enough = threading.Event(), threading.Event()
-
-    def hold(exchange: Exchange) -> None:
-        finishing.set()
-        enough.wait(LONGEST)
-        exchange.forward()
-
-    proxy.break_next("FinishRun", hold)
+    proxy.break_next("FinishRun", held(finishing, enough))
 
     async def work() -> None:
         async with anymate_run("invoice-intake", client=client):

@@ -17,8 +17,8 @@ import pytest
 from anymate_guard import AnymateClient, NotOkToRun, Settings, anymate_run
 from anymate_guard.sandbox import Sandbox
 from anymate_guard.sandbox._state.tokens import CREDENTIALS
-from tests.support.faults import reset_before
-from tests.support.proxy import Exchange, FaultProxy
+from tests.support.faults import held, reset_before
+from tests.support.proxy import FaultProxy
 from tests.support.waiting import LONGEST, until
 
 from .bots import Bot, asked, finished, rows, run, running
@@ -142,13 +142,7 @@ def test_two_mates_on_one_process(sandbox: Sandbox, monkeypatch: pytest.MonkeyPa
 def test_finish_that_arrives_when_its_bot_is_dead(sandbox: Sandbox, proxy: FaultProxy) -> None:
     """A finish that Anymate held while its bot was killed ends the next bot's run: that one's own gets a run anew."""
     arrived, go_on = threading.Event(), threading.Event()
-
-    def held(exchange: Exchange) -> None:
-        arrived.set()
-        go_on.wait(LONGEST)
-        exchange.forward()
-
-    proxy.break_next("FinishRun", held)
+    proxy.break_next("FinishRun", held(arrived, go_on))
     slow = {"ANYMATE_API_URL": proxy.url, "ANYMATE_AUTH_URL": proxy.url}
     with running("with anymate_run('k') as run: run.add_entries(10)", **slow) as dead:
         assert arrived.wait(LONGEST)

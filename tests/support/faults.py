@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 
 from tests.support.proxy import Exchange, Fault
+from tests.support.waiting import LONGEST
 
 GIB = 1 << 30
 _PIECE = b"x" * (1 << 18)
@@ -24,6 +26,17 @@ def reset_after(exchange: Exchange) -> None:
     """Do what was asked, then reset the connection."""
     exchange.forward()
     exchange.reset()
+
+
+def held(arrived: threading.Event, go_on: threading.Event) -> Fault:
+    """Hold the request until it may go on; its answer is lost."""
+
+    def fault(exchange: Exchange) -> None:
+        arrived.set()
+        go_on.wait(LONGEST)
+        exchange.forward()
+
+    return fault
 
 
 def dripped_header(exchange: Exchange) -> None:

@@ -24,11 +24,9 @@ from anymate_guard._http.messages import Request
 from anymate_guard._http.transport import Transport
 from anymate_guard._journal import contents
 from anymate_guard._journal.rows import Unavailable
-from anymate_guard._settings import variable
+from anymate_guard._settings import ADDRESSES, CREDENTIALS, variable
 
 _SECRETS = {"client_secret", "password"}
-_WITH_FILE = ("client_id", "client_secret", "username", "password")
-_ADDRESSES = ("api_url", "auth_url")
 _OF_EXEC = {"ANYMATE_RUN_ID", "ANYMATE_KPI_FILE"}
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red"), "skipped": ("–", "dim")}
 
@@ -131,17 +129,17 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
     source = "default"
     if os.environ.get(by_value):
         source = "environment"
-    elif name in _WITH_FILE and os.environ.get(by_file):
+    elif name in CREDENTIALS and os.environ.get(by_file):
         source = f"file {os.environ[by_file]}"
     wrong = [problem for problem in problems if problem.startswith((f"{by_value}:", f"{by_file}:"))]
     if wrong:
-        names = f"{by_value} or {by_file}" if name in _WITH_FILE else by_value
+        names = f"{by_value} or {by_file}" if name in CREDENTIALS else by_value
         remedy = f"set {names}" if source == "default" else "correct it"
         says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
         return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
     value = os.environ.get(by_value) if settings is None else getattr(settings, name)
     unread = settings is None and source.startswith("file")
-    made_up = settings is not None and not settings.client_id and name in _ADDRESSES and source == "default"
+    made_up = settings is not None and not settings.client_id and name in ADDRESSES and source == "default"
     if made_up or (not unread and value in {None, ""}):
         return Line(by_value, "ok", "not set")
     if name in _SECRETS or unread:
@@ -157,7 +155,7 @@ def _shown(value: object) -> str:
 def _misspelt() -> Iterator[Line]:
     """Variables that look like a setting and are none."""
     known = {variable(field.name) for field in attrs.fields(Settings)}
-    known |= {f"{variable(name)}_FILE" for name in _WITH_FILE}
+    known |= {f"{variable(name)}_FILE" for name in CREDENTIALS}
     for name in sorted(os.environ):
         nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
         if nearest and name not in known | _OF_EXEC:
@@ -167,7 +165,7 @@ def _misspelt() -> Iterator[Line]:
 def _anymate(client: AnymateClient, process_key: str | None) -> Iterator[Line]:
     """What Anymate says: its addresses, the credentials, the process."""
     settings = client.settings
-    reached = [_reached(name, settings) for name in _ADDRESSES]
+    reached = [_reached(name, settings) for name in ADDRESSES]
     yield from reached
     if not all(line.state == "ok" for line in reached):
         yield Line("credentials", "skipped", "were not tried, as an address can't be reached")
