@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -168,6 +168,47 @@ def test_bot_that_entered_while_the_journal_was_locked(sandbox: Sandbox) -> None
         assert not sandbox.runs()[1]["finished"]
         bot.end()
     assert finished(sandbox) == [(None, None), (11, None)]
+
+
+def test_bot_whose_journal_is_free_again_when_its_run_starts(sandbox: Sandbox, proxy: FaultProxy) -> None:
+    """A bot that entered while the journal was locked is known to be alive from its first row on."""
+    run(OTHER)
+    arrived, go_on = threading.Event(), threading.Event()
+    proxy.break_next("StartRun", held(arrived, go_on))
+    with ExitStack() as stack:
+        with locked():
+            bot = stack.enter_context(running(body(10), **SHORT, ANYMATE_API_URL=proxy.url))
+            assert arrived.wait(LONGEST)
+        go_on.set()
+        until(rows)
+        assert [alive for _, alive in rows()] == [True]
+        bot.until("inside")
+        comes_and_goes(ANYMATE_API_URL=proxy.url)
+        assert not sandbox.runs()[1]["finished"]
+        bot.end()
+    assert finished(sandbox) == [(None, None), (11, None)]
+
+
+def test_bot_that_goes_elsewhere(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state folder that is given relatively stays where it was when a bot changes its current directory."""
+    monkeypatch.chdir(tmp_path)
+    sandbox.close()
+    text = """
+    with anymate_run("k") as run:
+        run.add_entries(10)
+    os.mkdir("elsewhere")
+    os.chdir("elsewhere")
+    say("there")
+    sys.stdin.readline()
+    with anymate_run("k") as run:
+        run.add_entries(1)
+    """
+    with running(text, **SHORT, ANYMATE_STATE_DIR="state") as bot:
+        bot.until("there")
+        sandbox.start()
+        assert bot.end()[0] == 0
+    assert finished(sandbox) == [(10, None), (1, None)]
+    assert not list(Path("elsewhere").iterdir())
 
 
 def test_failure_of_who_leaves_first(sandbox: Sandbox) -> None:
