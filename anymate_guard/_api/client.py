@@ -17,13 +17,13 @@ from anymate_guard._deadline import Deadline
 from anymate_guard._http.messages import Request
 from anymate_guard._process.fork import in_child
 from anymate_guard._process_key import check_process_key
+from anymate_guard._run.amounts import LARGEST_ID
 from anymate_guard._run.kpis import Kpis
 from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run is not open (200: succeeded is false)
 _LONGEST_MESSAGE = 4_000
-_LARGEST_ID = (1 << 63) - 1  # what the journal can hold
 
 
 @attrs.frozen
@@ -105,7 +105,7 @@ class AnymateClient:
                 f"no process {process_key!r} for this mate; check the process key and ANYMATE_API_URL ({reply.text})"
             )
         run_id = reply.accepted().get("runId")
-        if not isinstance(run_id, int) or isinstance(run_id, bool) or not 1 <= run_id <= _LARGEST_ID:
+        if not isinstance(run_id, int) or isinstance(run_id, bool) or not 1 <= run_id <= LARGEST_ID:
             raise reply.refusal(f"the answer has no usable runId: {reply.text}")
         self._start_route = route
         return run_id

@@ -7,7 +7,7 @@ from numbers import Real
 from operator import index
 from typing import SupportsIndex
 
-LARGEST_ID = (1 << 63) - 1  # run ids are 64-bit integers
+LARGEST_ID = (1 << 63) - 1  # of a run: a 64-bit integer, which the journal can hold
 MOST = 2_147_483_647  # the KPI fields of FinishRun are 32-bit integers
 NANOSECONDS = 1_000_000_000  # a second has
 
