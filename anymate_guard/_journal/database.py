@@ -17,6 +17,7 @@ from anymate_guard._files import temporary_folder
 from anymate_guard._journal.tables import Newer, Tables, number_of
 from anymate_guard._log import emit
 from anymate_guard._process.locks import Lock
+from anymate_guard._process.owners import inode
 
 Connection = sqlite3.Connection
 TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -59,12 +60,12 @@ class Database:
             sqlite3.Error: It can't be used.
             OSError: It can't be made.
         """
-        if self._connection is not None and _inode(self._name) != self._inode:
+        if self._connection is not None and inode(self._name) != self._inode:
             self.disconnect()  # it was moved aside or deleted
         if self._connection is not None:
             return False
         self._make()
-        self._inode = _inode(self._name)
+        self._inode = inode(self._name)
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
@@ -207,7 +208,7 @@ class Database:
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
 
     def _move_aside(self, error: Exception) -> str:
-        if _inode(self._name) != self._inode:
+        if inode(self._name) != self._inode:
             return "another program has moved it away: try again"
         now = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.perf_counter_ns()}"
         aside = self.path.with_name(f"{self.path.name}.corrupt-{now}")
@@ -247,14 +248,6 @@ def _is_damaged(error: Exception) -> bool:
         sign in str(error) for sign in ("no such", "columns", "decode", "already exists")
     )
     return foreign or isinstance(error, sqlite3.IntegrityError) or type(error) is sqlite3.DatabaseError
-
-
-def _inode(path: str) -> int:
-    """Which file a path leads to; 0 for none."""
-    try:
-        return os.stat(path).st_ino  # noqa: PTH116  # half the time of Path.stat
-    except FileNotFoundError:
-        return 0
 
 
 def _check_trust(path: Path, *, is_folder: bool) -> None:

@@ -82,7 +82,7 @@ class Owner:
             OSError: The file can't be opened or locked.
         """
         name = str(path)
-        if self._file is not None and _inode(name) != self._inode:
+        if self._file is not None and inode(name) != self._inode:
             self.close()
         if self._file is not None:
             if _MAY_FALL:
@@ -111,7 +111,8 @@ class Owner:
             os.close(file)
 
 
-def _inode(name: str) -> int:
+def inode(name: str) -> int:
+    """Which file has a name; 0 for none."""
     try:
         return os.stat(name).st_ino  # noqa: PTH116  # half the time of Path.stat
     except FileNotFoundError:
