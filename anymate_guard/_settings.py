@@ -19,6 +19,7 @@ from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
 CREDENTIALS = ("client_id", "client_secret", "username", "password")
+SECRETS = ("client_secret", "password")  # which `anymate-guard exec` keeps from the command that it runs
 ADDRESSES = ("api_url", "auth_url")
 _SECONDS = ("timeout", "deadline")
 _SWITCHES = ("handle_signals", "disabled")
@@ -28,7 +29,6 @@ _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't told of twice
-_KEPT_BACK = {"client_secret", "password"}  # by `anymate-guard exec`, from the command that it runs
 _SWITCH_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -204,7 +204,7 @@ def _credential(name: str, environ: Mapping[str, str], timeout: float) -> tuple[
     """A credential's value from its variable or its file, and what is wrong with either."""
     value = environ.get(variable(name))
     path = environ.get(f"{variable(name)}_FILE")
-    if not path and not value and name in _KEPT_BACK and "ANYMATE_KPI_FILE" in environ:
+    if not path and not value and name in SECRETS and "ANYMATE_KPI_FILE" in environ:
         return _TOLD, [f"{variable(name)}: is missing; `anymate-guard exec --keep-credentials` passes it on"]
     if not path:
         return value, []

@@ -24,9 +24,8 @@ from anymate_guard._http.messages import Request
 from anymate_guard._http.transport import Transport
 from anymate_guard._journal import contents
 from anymate_guard._journal.rows import Unavailable
-from anymate_guard._settings import ADDRESSES, CREDENTIALS, variable
+from anymate_guard._settings import ADDRESSES, CREDENTIALS, SECRETS, variable
 
-_SECRETS = {"client_secret", "password"}
 _OF_EXEC = {"ANYMATE_RUN_ID", "ANYMATE_KPI_FILE"}
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "red"), "skipped": ("–", "dim")}
 
@@ -142,7 +141,7 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
     made_up = settings is not None and not settings.client_id and name in ADDRESSES and source == "default"
     if made_up or (not unread and value in {None, ""}):
         return Line(by_value, "ok", "not set")
-    if name in _SECRETS or unread:
+    if name in SECRETS or unread:
         return Line(by_value, "ok", "is set, and not shown", source)
     return Line(by_value, "ok", _shown(value), source)
 

@@ -16,10 +16,10 @@ from anymate_guard._commands.exec.kpi_file import KpiFile, kpi_file
 from anymate_guard._commands.exec.last_words import LastWords
 from anymate_guard._commands.terminal import quoted, say
 from anymate_guard._guard.outcomes import Told
+from anymate_guard._settings import SECRETS, variable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
 _POLL = 0.2  # seconds between two looks at the KPI file
-_SECRETS = ("ANYMATE_CLIENT_SECRET", "ANYMATE_PASSWORD")
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
@@ -114,7 +114,7 @@ class Command:
     def _environ(self, run: Run, kpis: Path) -> dict[str, str]:
         hidden = {"ANYMATE_RUN_ID"}  # that of a guard around this one
         if not self._keep_credentials:
-            hidden.update(name + form for name in _SECRETS for form in ("", "_FILE"))
+            hidden.update(variable(name) + form for name in SECRETS for form in ("", "_FILE"))
         environ = {name: value for name, value in os.environ.items() if name not in hidden}
         environ.update(ANYMATE_PROCESS_KEY=run.process_key, ANYMATE_KPI_FILE=str(kpis))
         if run.run_id is not None:
