@@ -18,9 +18,9 @@ class Deadline(NamedTuple):
     retry: bool = True
 
     @classmethod
-    def after(cls, seconds: float, *, retry: bool = True) -> Deadline:
+    def after(cls, seconds: float) -> Deadline:
         """The deadline that many seconds from now."""
-        return cls(time.monotonic() + seconds, retry)
+        return cls(time.monotonic() + seconds)
 
     def left(self) -> float:
         """Seconds until the end, negative after it."""

@@ -32,4 +32,4 @@ def client_of(sandbox: Sandbox, url: str = "", **changes: Any) -> AnymateClient:
 
 def one_try() -> Deadline:
     """A patient deadline for one try."""
-    return Deadline.after(LONGEST, retry=False)
+    return Deadline.after(LONGEST)._replace(retry=False)
