@@ -144,28 +144,28 @@ def variable(name: str) -> str:
     return f"ANYMATE_{name.upper()}"
 
 
-def process_key_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
+def process_key_of_environment() -> str | None:
     """The process key for a guard that names none."""
-    return environ.get(variable("process_key"))
+    return os.environ.get(variable("process_key"))
 
 
-def ca_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
+def ca_bundle() -> str | None:
     """The authorities whose certificates are trusted, by the variables of requests; None for its own."""
-    return environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or None
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
 
 
-def without_proxy(host: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+def without_proxy(host: str) -> dict[str, str]:
     """The variables with which a host is reached directly, where the environment names a proxy."""
-    hosts = environ.get("no_proxy") or environ.get("NO_PROXY")
-    names = {name.lower() for name in environ}
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    names = {name.lower() for name in os.environ}
     if hosts == "*" or names.isdisjoint({"http_proxy", "https_proxy", "all_proxy"}):
         return {}
     return dict.fromkeys(("NO_PROXY", "no_proxy"), f"{hosts},{host}" if hosts else host)
 
 
-def may_have_proxies(environ: Mapping[str, str] = os.environ) -> bool:
+def may_have_proxies() -> bool:
     """Whether there may be a proxy: Windows and macOS have settings of their own for that."""
-    if any(name.lower().endswith("_proxy") for name in environ):
+    if any(name.lower().endswith("_proxy") for name in os.environ):
         return True
     if sys.platform == "win32":
         import winreg
