@@ -34,10 +34,6 @@ _STATES = frozenset(get_args(State))
 _OUTCOMES = frozenset(get_args(Outcome))
 
 
-class Damaged(ValueError):
-    """What was read can't be a row."""
-
-
 class Unavailable(Exception):
     """The journal can't be used now."""
 
@@ -103,12 +99,8 @@ class Row(NamedTuple):
     recorded: float = 0.0
 
     @classmethod
-    def of(cls, columns: Sequence[Any]) -> Row:
-        """The row of these columns, in the order of the fields.
-
-        Raises:
-            Damaged: They make no sense.
-        """
+    def of(cls, columns: Sequence[Any]) -> Row | None:
+        """The row of these columns, in the order of the fields; None if they make no sense."""
         if tuple(map(type, columns)) in _KINDS:
             row = cls._make(columns)
             numbers = (row.run_id or 0, row.owner, row.entries or 0, row.nanoseconds or 0, row.finish, row.id)
@@ -119,7 +111,7 @@ class Row(NamedTuple):
                 and is_process_key(row.process_key)
             ):
                 return row
-        raise Damaged(f"a row makes no sense: {tuple(columns)!r}")
+        return None
 
     def but(self, **changes: Any) -> Row:
         """The row with these changes."""

@@ -185,12 +185,7 @@ class Tables:
 
     def _each(self, statement: str, values: _Values) -> Iterator[Row | None]:
         """One row after the other; None for one that makes no sense."""
-        for columns in self._connection.execute(statement, values):
-            try:
-                row = Row.of(columns)
-            except (ValueError, TypeError):
-                row = None
-            yield row
+        return map(Row.of, self._connection.execute(statement, values))
 
 
 def number_of(connection: sqlite3.Connection) -> int:

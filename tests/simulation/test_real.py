@@ -108,7 +108,7 @@ class Programs:
         with closing(sqlite3.connect(self.journal)) as file:
             if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'rows'").fetchone():
                 return []
-            return [Row.of(columns) for columns in file.execute(f"SELECT {', '.join(Row._fields)} FROM rows")]
+            return [Row._make(columns) for columns in file.execute(f"SELECT {', '.join(Row._fields)} FROM rows")]
 
 
 @attrs.define(eq=False)
