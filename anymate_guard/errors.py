@@ -46,15 +46,12 @@ class NotOkToRun(AnymateGuardError):
         not_blocked_date: False when today is blocked in the process's calendar.
     """
 
-    def __init__(self, process_key: str, *, gate_open: bool, tasks_available: bool, not_blocked_date: bool) -> None:
+    def __init__(self, process_key: str, gate_open: bool, tasks_available: bool, not_blocked_date: bool) -> None:
         self.process_key = process_key
         self.gate_open = gate_open
         self.tasks_available = tasks_available
         self.not_blocked_date = not_blocked_date
         super().__init__(process_key, gate_open, tasks_available, not_blocked_date)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _not_ok_to_run, self.args
 
     def __str__(self) -> str:
         if not self.gate_open:
@@ -64,12 +61,6 @@ class NotOkToRun(AnymateGuardError):
         else:
             reason = "it has no task that is ready"
         return f"Anymate says that {self.process_key!r} is not OK to run: {reason}. No run was started."
-
-
-def _not_ok_to_run(process_key: str, gate_open: bool, tasks_available: bool, not_blocked_date: bool) -> NotOkToRun:
-    return NotOkToRun(
-        process_key, gate_open=gate_open, tasks_available=tasks_available, not_blocked_date=not_blocked_date
-    )
 
 
 class NoCurrentRun(AnymateGuardError, LookupError):
