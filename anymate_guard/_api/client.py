@@ -20,7 +20,7 @@ from anymate_guard._process_key import check_process_key
 from anymate_guard._run.amounts import LARGEST_ID
 from anymate_guard._run.kpis import Kpis
 from anymate_guard._settings import Settings
-from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
+from anymate_guard.errors import ApiError, AuthenticationError, NotOkToRun, UnreachableError
 
 _NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run is not open (200: succeeded is false)
 _LONGEST_MESSAGE = 4_000
@@ -41,6 +41,10 @@ class OkToRun:
     gate_open: bool
     tasks_available: bool
     not_blocked_date: bool
+
+    def refusal(self, process_key: str) -> NotOkToRun:
+        """The error that tells why a process is not OK to run."""
+        return NotOkToRun(process_key, self.gate_open, self.tasks_available, self.not_blocked_date)
 
 
 _clients: weakref.WeakSet[AnymateClient] = weakref.WeakSet()

@@ -109,12 +109,7 @@ def _check_ok_to_run(way: Way, process_key: str, options: Options) -> Life[None]
         yield say("warning", "start_unchecked", process_key=process_key, operation="OkToRun", error=str(error))
         return
     if not advice.ok_to_run:
-        raise NotOkToRun(
-            process_key,
-            gate_open=advice.gate_open,
-            tasks_available=advice.tasks_available,
-            not_blocked_date=advice.not_blocked_date,
-        )
+        raise advice.refusal(process_key)
 
 
 def _start_run(shared: Shared, options: Options, way: Way, *, busy: bool) -> Life[None]:

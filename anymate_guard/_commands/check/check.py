@@ -13,7 +13,7 @@ from typing import Literal
 
 import attrs
 
-from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, NotOkToRun, Settings
+from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, Settings
 from anymate_guard._api.client import log_in
 from anymate_guard._commands import journal
 from anymate_guard._commands.check import remedies
@@ -208,14 +208,8 @@ def _ok_to_run(client: AnymateClient, process_key: str) -> Line:
     advice = client.ok_to_run(process_key, deadline=Deadline.after(client.settings.timeout))
     if advice.ok_to_run:
         return Line("process", "ok", f"{process_key} is OK to run")
-    refusal = NotOkToRun(
-        process_key,
-        gate_open=advice.gate_open,
-        tasks_available=advice.tasks_available,
-        not_blocked_date=advice.not_blocked_date,
-    )
     remedy = "a guard starts its run all the same, unless it says check_ok_to_run=True"
-    return Line("process", "warning", str(refusal), remedy=remedy)
+    return Line("process", "warning", str(advice.refusal(process_key)), remedy=remedy)
 
 
 def _journal(troubles: Sequence[Event]) -> Line:
