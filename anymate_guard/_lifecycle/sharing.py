@@ -144,16 +144,13 @@ class Program:
         """
         with self._lock:
             shared = self._find(fresh.key, options.run_id)
-            if shared is None:
-                self._runs.setdefault(fresh.key, []).append(fresh)
-                return "fresh", fresh
-            if shared.is_abandoned():
+            if shared is not None and shared.is_abandoned():
                 return "abandoned", shared
-            if shared.state != "open":
-                if wait:
-                    return "busy", shared
+            if shared is None or (shared.state != "open" and not wait):
                 self._runs.setdefault(fresh.key, []).append(fresh)
                 return "fresh", fresh
+            if shared.state != "open":
+                return "busy", shared
             if options.run_id is not None and shared.run_id is None:
                 shared.name(options.run_id)
             shared.entry.change(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
