@@ -118,11 +118,9 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
 
 
 def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
-    if isinstance(trouble, UnreachableError | AuthenticationError):
-        return (yield from _put_off(way, finish, trouble))
-    if means_not_open(trouble):
+    if isinstance(trouble, ApiError) and means_not_open(trouble):
         return (yield from _not_open(way, finish, trouble, until))
-    if trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ()):
+    if isinstance(trouble, ApiError) and trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ()):
         return (yield from _refuse(way, finish, trouble))
     return (yield from _put_off(way, finish, trouble))
 
