@@ -147,12 +147,9 @@ class Use:
     def _close(self) -> None:
         if self._scope is not None:
             self._scope.leave()
-        self._release_signals()
-
-    def _hold_signals(self) -> None:
-        self._holds_signals = self._client.settings.handle_signals and signals.hold()
-
-    def _release_signals(self) -> None:
         if self._holds_signals and os.getpid() == self._process:
             self._holds_signals = False
             signals.release()
+
+    def _hold_signals(self) -> None:
+        self._holds_signals = self._client.settings.handle_signals and signals.hold()
