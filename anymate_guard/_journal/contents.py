@@ -6,13 +6,12 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import attrs
 
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
-from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 
 _DIGITS = 14  # of an id, in hexadecimal
@@ -97,7 +96,7 @@ def rows_of(journal: Journal) -> list[tuple[Row, bool]]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    return journal.read("", lambda view: [(row, view.in_use(row)) for row in _tables(view).all()], _PATIENCE)
+    return journal.read("", lambda view: [(row, view.in_use(row)) for row in view.table.all()], _PATIENCE)
 
 
 def look(journal: Journal, most: int | None, *, only: State | None = None) -> Seen:
@@ -114,7 +113,7 @@ def look(journal: Journal, most: int | None, *, only: State | None = None) -> Se
 
     def rule(view: View) -> Seen:
         live = _live(view)
-        items = (Item(row, _state(row, live)) for row in _tables(view).all())
+        items = (Item(row, _state(row, live)) for row in view.table.all())
         chosen = (item for item in items if only in {None, item.state})
         return Seen(list(itertools.islice(chosen, most)), *_counts(view, live))
 
@@ -127,7 +126,7 @@ def refused_in(journal: Journal) -> list[Item]:
     Raises:
         Unavailable: The journal can't be read.
     """
-    return journal.read("", lambda view: [Item(row, "refused") for row in _tables(view).refused()], _PATIENCE)
+    return journal.read("", lambda view: [Item(row, "refused") for row in view.table.refused()], _PATIENCE)
 
 
 def named(journal: Journal, name: str) -> list[Item]:
@@ -142,7 +141,7 @@ def named(journal: Journal, name: str) -> list[Item]:
 
     def rule(view: View) -> list[Item]:
         live = _live(view)
-        return [Item(row, _state(row, live)) for row in _tables(view).between(low, high, 2)]
+        return [Item(row, _state(row, live)) for row in view.table.between(low, high, 2)]
 
     return journal.read("", rule, _PATIENCE)
 
@@ -163,9 +162,8 @@ def history_of(
     """
 
     def rule(view: View) -> tuple[list[Line], list[Day]]:
-        tables = _tables(view)
-        lines = [Line(*line) for line in tables.history(since, process_key, most)]
-        return lines, [Day(*day) for day in tables.days(since, process_key)]
+        lines = [Line(*line) for line in view.table.history(since, process_key, most)]
+        return lines, [Day(*day) for day in view.table.days(since, process_key)]
 
     return journal.read("", rule, _PATIENCE)
 
@@ -178,7 +176,7 @@ def drop(journal: Journal, numbers: Sequence[int]) -> list[Row]:
     """
 
     def rule(view: View) -> list[Row]:
-        rows = [row for number in numbers for row in _tables(view).between(number, number, 1) if not view.in_use(row)]
+        rows = [row for number in numbers for row in view.table.between(number, number, 1) if not view.in_use(row)]
         for row in rows:
             view.drop(row)
         return rows
@@ -194,22 +192,16 @@ def empty(journal: Journal) -> None:
     """
 
     def rule(view: View) -> None:
-        tables = _tables(view)
-        for row in tables.all():
+        for row in view.table.all():
             view.drop(row)
-        tables.empty()
+        view.table.empty()
 
     journal.apply("", rule, _PATIENCE)
 
 
-def _tables(view: View) -> Tables:
-    return cast(Tables, view.table)
-
-
 def _live(view: View) -> dict[Run, Row]:
     """The runs that live programs are in, each with a row of one."""
-    tables = _tables(view)
-    rows = (row for owner in tables.owners() for row in tables.of_owner(owner))
+    rows = (row for owner in view.table.owners() for row in view.table.of_owner(owner))
     return {_run(row): row for row in rows if view.in_use(row)}
 
 
@@ -227,7 +219,7 @@ def _state(row: Row, live: Container[Run]) -> State:
 
 def _counts(view: View, live: Mapping[Run, Row]) -> tuple[Counter[State], int]:
     """How many rows there are in each state, and how many make no sense."""
-    known = _tables(view).count()
+    known = view.table.count()
     opened = {row.id: row.state for one in live.values() for row in view.written_of(one) if _run(row) in live}
     known.subtract(Counter(opened.values()))
     owed = known["open"] + known["finishing"] + known["done"]

@@ -82,7 +82,7 @@ class Tables:
         return itertools.islice((row for row in rows if row.id not in but_for), most)
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
-        """The rows of an account that nobody is at, oldest first, after a place among them."""
+        """The rows of an account that nobody is at, but for `starting` ones, oldest first, after a place among them."""
         return self._rows(_ABANDONED, (address, username, *after), most)
 
     def owners(self) -> list[int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from anymate_guard._journal.rows import Finish, Row, RowTaken
+
+if TYPE_CHECKING:
+    from anymate_guard._journal.tables import Tables  # by name only: rules read it, whatever it is, and write nothing
 
 Place = tuple[float, int]  # of a row among those that are owed: when it began, and its id
 
@@ -15,61 +18,12 @@ BATCH = 32  # finishes claimed at once: others can't enter those processes meanw
 BEGINNING: Place = (0.0, 0)
 
 
-class Table(Protocol):
-    """What rules read; each read is small, however much is in the journal."""
-
-    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
-        """The rows of a process that somebody is or was at, and those of a run that wait to be sent."""
-        ...  # pyright wants it
-
-    def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterable[Row]:
-        """What waits to be sent for the process and account of a row; what has a run already comes first.
-
-        Args:
-            row: Whose process and account.
-            most: How many to read.
-            but_for: The ids of those to pass over.
-        """
-        ...  # pyright wants it
-
-    def row(self, number: int) -> Row | None:
-        """A row by its id."""
-        ...  # pyright wants it
-
-    def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
-        """The rows of an account that nobody is at, those that are owed longest first, but for `starting` ones.
-
-        Args:
-            address: The API's address.
-            username: The mate's user name.
-            most: How many to read.
-            after: The place of the row after which to begin.
-        """
-        ...  # pyright wants it
-
-    def owners(self) -> list[int]:
-        """All owners of rows."""
-        ...  # pyright wants it
-
-    def of_owner(self, owner: int) -> list[Row]:
-        """The rows of an owner."""
-        ...  # pyright wants it
-
-    def makes_sense(self, number: int) -> bool:
-        """Whether a row can be read, if there is one."""
-        ...  # pyright wants it
-
-    def outage(self, address: str, now: float) -> bool:
-        """Whether an address was unreachable less than a minute ago."""
-        ...  # pyright wants it
-
-
 @attrs.define
 class View:
     """What a rule sees of the journal in one transaction, and what it changes there.
 
     Attributes:
-        table: What is in the journal.
+        table: What is in the journal; each read is small, however much that is.
         address: Whose outages matter.
         me: This program's owner id.
         alive: Whether the program with an owner id, which has had a row since a time, runs.
@@ -85,7 +39,7 @@ class View:
         reachable: What the rule noted about its address: True for an answer, False for none.
     """
 
-    table: Table
+    table: Tables
     address: str
     me: int
     alive: Callable[[int, float], bool]
