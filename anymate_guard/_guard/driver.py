@@ -36,7 +36,7 @@ program = Program()
 
 
 class Stopped(BaseException):
-    """Thrown into lives in other threads when the one that waits for them is interrupted."""
+    """Thrown into a life in another thread when whoever waits for it is interrupted."""
 
 
 class Driver:

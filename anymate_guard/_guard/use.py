@@ -21,10 +21,6 @@ from anymate_guard._run.current import Scope
 from anymate_guard._run.run import Run
 
 
-class GivenUp(BaseException):
-    """Thrown into the life of a guard that nobody waits for any more."""
-
-
 class Use:
     """One use of a guard, from entering to leaving."""
 
@@ -61,7 +57,7 @@ class Use:
             await waiting_for(entering)
         except BaseException as error:
             # Not waited for, as the task was cancelled or closed: the life ends in its thread.
-            self._driver.interruption = GivenUp(f"{type(error).__name__} while entering")
+            self._driver.interruption = driver.Stopped(f"{type(error).__name__} while entering")
             entering.add_done_callback(lambda _: self.abandon(began=False))
             raise
         return self._open(entering.result().run)
