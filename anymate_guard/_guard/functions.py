@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from anymate_guard._guard.guard import Guard
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MAKERS_OF_TASKS = frozenset({"robocorp.tasks"})  # whose decorator gives a function that its runner never calls
 
 
-class Guarding(AbstractContextManager[Any], AbstractAsyncContextManager[Any], Protocol):
-    """A guard for one call."""
-
-
-def decorated(function: F, guard: Callable[[], Guarding]) -> F:
+def decorated(function: F, guard: Callable[[], Guard]) -> F:
     """The function within a guard of its own for each call.
 
     Raises:
