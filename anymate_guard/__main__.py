@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anymate_guard.errors import ConfigurationError
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -20,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the program's name; None takes it from the command line.
 
     Returns:
-        The exit code.
+        The exit code; 2 for wrong words or settings, unless the command has one of its own for that.
     """
     if not (sys.stdout and sys.stderr):  # as some schedulers start programs
         nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # until the program ends
@@ -35,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(end="", flush=True)
     except KeyboardInterrupt:
         return 130
+    except ConfigurationError as error:
+        from anymate_guard._commands.terminal import say
+
+        say(options.name, str(error))
+        return 2
     except OSError as error:
         if not _reader_left(error):
             raise

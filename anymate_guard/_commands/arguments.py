@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "anymate-guard", description="Guard runs on Anymate, and try it out without an account."
     )
     parser.add_argument("-V", "--version", action="version", version=__version__, help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
     for add in (
         _add_demo,
         _add_sandbox,

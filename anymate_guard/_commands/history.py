@@ -12,7 +12,6 @@ from datetime import datetime
 
 import attrs
 
-from anymate_guard import ConfigurationError
 from anymate_guard._commands import journal
 from anymate_guard._commands.log import collected, told
 from anymate_guard._commands.table import columns, duration, or_dash
@@ -45,15 +44,12 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
         as_json: Whether to print JSON.
 
     Returns:
-        The exit code: 0 if the journal could be read, else 1; 2 for a wrong setting.
+        The exit code: 0 if the journal could be read, else 1.
     """
     troubles = collected()
     try:
         book = journal.of_environment()
         lines, days = history_of(book, since, process_key, None if as_json else _SHOWN)
-    except ConfigurationError as error:
-        say("history", str(error))
-        return 2
     except Unavailable:
         for trouble in troubles:
             say("history", told(trouble))

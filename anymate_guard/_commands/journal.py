@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from anymate_guard import AnymateClient, ConfigurationError, Settings
+from anymate_guard import AnymateClient, Settings
 from anymate_guard._commands.log import Event, collected, told
 from anymate_guard._commands.table import age, columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, fitted, quoted, say, sign
@@ -33,12 +33,10 @@ def show(*, as_json: bool) -> int:
     """Print a table, or JSON, of what the journal holds.
 
     Returns:
-        The exit code: 0 if the journal could be read, else 1; 2 for a wrong setting.
+        The exit code: 0 if the journal could be read, else 1.
     """
     troubles = collected()
-    journal = _journal()
-    if journal is None:
-        return 2
+    journal = of_environment()
     try:
         seen = contents.look(journal, None if as_json else _SHOWN)
     except Unavailable:
@@ -58,15 +56,12 @@ def deliver(*, as_json: bool) -> int:
     """Send what is owed to the address and user of the settings.
 
     Returns:
-        The exit code: 0 only if nothing is owed any more, to anybody, and nothing was refused; 2 for a wrong setting.
+        The exit code: 0 only if nothing is owed any more, to anybody, and nothing was refused.
     """
     troubles = collected()
     try:
         settings = Settings.from_env()
         done = deliver_all(settings, journal_at(settings.state_dir), None if as_json else _SHOWN)
-    except ConfigurationError as error:
-        say("journal", str(error))
-        return 2
     except Unavailable:
         return _tell(troubles)
     failed = _tell(troubles)
@@ -90,9 +85,7 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
         The exit code: 0 if all of them are gone, else 1; 2 for an id that is none.
     """
     troubles = collected()
-    journal = _journal()
-    if journal is None:
-        return 2
+    journal = of_environment()
     code = 1
     with contextlib.suppress(Unavailable):  # which is among the troubles
         code = _drop(journal, ids, sure=sure)
@@ -202,14 +195,6 @@ def of_environment() -> Journal:
         ConfigurationError: A setting beside the credentials is wrong.
     """
     return journal_at(Settings.from_env({**os.environ, "ANYMATE_DISABLED": "1"}).state_dir)
-
-
-def _journal() -> Journal | None:
-    try:
-        return of_environment()
-    except ConfigurationError as error:
-        say("journal", str(error))
-        return None
 
 
 def _tell(troubles: list[Event]) -> int:

@@ -11,7 +11,7 @@ import time
 from http.client import responses
 from typing import TYPE_CHECKING, NoReturn
 
-from anymate_guard import ConfigurationError, Settings
+from anymate_guard import Settings
 from anymate_guard._commands import journal
 from anymate_guard._commands.terminal import say
 from anymate_guard._journal import contents
@@ -46,11 +46,7 @@ def sandbox(port: int | None) -> int:
         if server is None:
             return 2
         with contextlib.closing(server):
-            try:
-                _show_journal(server)
-            except ConfigurationError as error:
-                say("sandbox", str(error))
-                return 2
+            _show_journal(server)
             for shell, lines in shell_lines(server.environ).items():
                 if sys.platform == "win32":
                     print(f"{shell}:")
