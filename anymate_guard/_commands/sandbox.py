@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from anymate_guard import Settings
 from anymate_guard._commands import journal
-from anymate_guard._commands.terminal import say
+from anymate_guard._commands.terminal import Paint, say
 from anymate_guard._journal import contents
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Unavailable
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8642
 _PORTS_TRIED = 100
-_COLOURS = {2: 32, 3: 33, 4: 31}  # of a status, by its hundreds, as uvicorn has them; all else is bright red
-_BRIGHT_RED = 91
+_COLOURS = {2: "green", 3: "yellow", 4: "red"}  # of a status, by its hundreds, as uvicorn has them
 
 
 def sandbox(port: int | None) -> int:
@@ -89,14 +88,12 @@ def _print_access(client: str, request: str, status: int | None) -> None:
     """Print a line as uvicorn does; the page's looks, one each second, are left out."""
     if " /page/" in request or sys.stderr is None:
         return
-    level, shown = "INFO", ascii(request)[1:-1]  # what could steer the terminal is escaped
+    paint = Paint(sys.stderr)
+    shown = paint(ascii(request)[1:-1], "bold")  # what could steer the terminal is escaped
     answer = "no answer" if status is None else f"{status} {responses.get(status, '')}".strip()
-    # Not on Windows, where an old console shows the codes themselves.
-    if sys.platform != "win32" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-        colour = _COLOURS.get((status or 0) // 100, _BRIGHT_RED)
-        level, shown, answer = f"\033[32m{level}\033[0m", f"\033[1m{shown}\033[0m", f"\033[{colour}m{answer}\033[0m"
+    answer = paint(answer, _COLOURS.get((status or 0) // 100, "bright red"))
     with contextlib.suppress(OSError):
-        print(f'{level}:     {client} - "{shown}" {answer}', file=sys.stderr, flush=True)
+        print(f'{paint("INFO", "green")}:     {client} - "{shown}" {answer}', file=sys.stderr, flush=True)
 
 
 def _show_journal(server: Sandbox) -> None:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from typing import TextIO
 
-_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36", "bright red": "91"}
 _PLAIN = {"✓": "ok", "!": "!", "✗": "WRONG", "–": "-", "█": "#", "░": ".", "…": "..."}
 
 

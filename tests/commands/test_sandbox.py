@@ -153,7 +153,7 @@ def test_access_log() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-@pytest.mark.parametrize(("environ", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+@pytest.mark.parametrize(("environ", "coloured"), [({"TERM": "xterm"}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours(environ: dict[str, str], *, coloured: bool) -> None:
     """On a terminal the access log is coloured as uvicorn's is, unless NO_COLOR is set."""
     ours, theirs = os.openpty()
