@@ -53,13 +53,17 @@ class Left(NamedTuple):
 
 def is_busy(view: View, row: Row) -> bool:
     """Whether somebody else is sending a finish for the process of a row."""
-    return any(other.state == "finishing" and view.in_use(other) for other in view.of_process(row))
+    return _any_sends(view, view.of_process(row))
+
+
+def _any_sends(view: View, rows: Iterable[Row]) -> bool:
+    return any(row.state == "finishing" and view.in_use(row) for row in rows)
 
 
 def enter(view: View, row: Row, claims: Claims) -> Entered:
     """What the guard of a row, which is in the journal already, meets there; what is owed is claimed for it."""
     others = view.of_process(row)
-    if is_busy(view, row):
+    if _any_sends(view, others):
         return Entered(busy=True, outage=view.outage)
     claims.tried.add(row.id)
     if not row.adopted:
@@ -67,7 +71,7 @@ def enter(view: View, row: Row, claims: Claims) -> Entered:
             if other.state == "starting" and not view.in_use(other):
                 view.drop(other)  # its body had hardly begun
     owed = claim(view, row, claims, "entering")
-    dead = (other for other in view.of_process(row) if other.state == "open" and not view.in_use(other))
+    dead = (other for other in view.current(others) if other.state == "open" and not view.in_use(other))
     left = frozenset(other.run_id for other in dead if other.run_id is not None)
     return Entered(owed=owed, left=left, outage=view.outage)
 
@@ -124,10 +128,10 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     view.check_not_taken(row)
     if row.owner != view.me or not view.mine(row.id):  # it was given back, and may be claimed by another guard of ours
         return Left(outage=view.outage)
-    if row.run_id is None and is_busy(view, row):
+    if row.run_id is None and _any_sends(view, others):
         return Left(busy=True, outage=view.outage)
     row = view.put(row, owner=0, state="done", recorded=view.now)
-    if row.run_id is not None and others_in_run(view, row):
+    if row.run_id is not None and any(_in_run(view, other, row.run_id) for other in others):
         return Left(outage=view.outage)
     finishes = _of_run(view, [row], others, claims)
     return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)

@@ -85,8 +85,7 @@ class View:
 
     def current(self, rows: Iterable[Row]) -> list[Row]:
         """Rows that the transaction found, as they are now."""
-        rows = (self.puts.get(row.id, row) for row in rows)
-        return [row for row in rows if row.id not in self.drops]
+        return [self.puts.get(row.id, row) for row in rows if row.id not in self.drops]
 
     def rows_of(self, row: Row) -> list[Row]:
         """The rows of a row's process, as they are now; of what waits to be sent, those of its run."""
