@@ -87,7 +87,7 @@ class Reply:
         return kind(self.operation, self.status, message, self.sent_before)
 
     def _redirected(self) -> str:
-        target = self.mask.quoted(self.answer.location or "nowhere")
+        target = self.mask.quoted(self.answer.header("Location") or "nowhere")
         return (
             f"redirected to {target}; redirects are not followed, as they turn a POST into a GET: "
             "set ANYMATE_API_URL and ANYMATE_AUTH_URL to the address that answers"

@@ -88,7 +88,7 @@ class Caller:
             if not trouble:
                 return reply
             sent_before = sent_before or (answer.maybe_sent and not reply.foreign)
-            wait = _wait(attempt, answer.retry_after)
+            wait = _wait(attempt, answer.header("Retry-After"))
             if answer.final or not deadline.retry or wait >= deadline.left():
                 cut_short = deadline.left() <= 0  # says less than what came back before
                 raise UnreachableError(operation, (cut_short and before) or trouble, sent_before)

@@ -189,7 +189,7 @@ class AnymateClient:
         request = Request("GET", self.settings.api_url, path)
         if payload is not None:
             request = Request("POST", self.settings.api_url, path, json.dumps(payload).encode())
-            request = request.having(Content_Type="application/json")
+            request = request.having("Content-Type", "application/json")
         token, reply = self._signed(operation, request, deadline, about, sent_before=False)
         if reply.status == 401:
             self._tokens.drop(token)

@@ -43,7 +43,7 @@ class Token:
     @unseen
     def sign(self, request: Request) -> Request:
         """The request with this token."""
-        return request.having(Authorization=f"Bearer {self._value}")
+        return request.having("Authorization", f"Bearer {self._value}")
 
 
 class Tokens:
@@ -146,7 +146,7 @@ def _mask(settings: Settings) -> Mask:
 @unseen
 def _login(settings: Settings) -> Request:
     request = Request("POST", settings.auth_url, "/connect/token", _form(settings).encode())
-    return request.having(Content_Type="application/x-www-form-urlencoded")
+    return request.having("Content-Type", "application/x-www-form-urlencoded")
 
 
 @unseen

@@ -54,7 +54,7 @@ class Connection:
         self._offered, self._idle_since = not response.will_close, time.monotonic()
         if response.will_close:
             self.close()  # not only when it is looked at again
-        return Answer(response.status, content, response.getheader("Retry-After"), response.getheader("Location"))
+        return Answer(response.status, content, response.getheader)
 
     def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> _Response:
         """Send a request and read the head of its answer."""

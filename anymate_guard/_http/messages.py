@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -32,10 +32,10 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
     headers: Mapping[str, str] = attrs.field(default=_HEADERS, repr=False)
 
-    def having(self, **headers: str) -> Request:
-        """The request with these headers, too; `_` stands for `-` in their names."""
-        more = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Request(self.method, self.base, self.path, self.body, {**self.headers, **more})  # evolve takes longer
+    def having(self, header: str, value: str) -> Request:
+        """The request with this header, too."""
+        headers = {**self.headers, header: value}
+        return Request(self.method, self.base, self.path, self.body, headers)  # evolve takes longer
 
 
 @attrs.define(eq=False)
@@ -45,8 +45,7 @@ class Answer:
     Attributes:
         status: HTTP status; 0 when there was no whole answer.
         body: The answer's body; not shown, as a server may echo what it was sent.
-        retry_after: The Retry-After header.
-        location: The Location header.
+        header: Gives a header by its name, None if it is missing.
         error: Why there is no whole answer; it may quote the server.
         maybe_sent: Whether the request may have reached the server.
         final: Whether another try would come to the same.
@@ -54,8 +53,7 @@ class Answer:
 
     status: int = 0
     body: bytes = attrs.field(default=b"", repr=False)
-    retry_after: str | None = None
-    location: str | None = attrs.field(default=None, repr=False)
+    header: Callable[[str], str | None] = attrs.field(default=lambda _: None, repr=False)
     error: str = attrs.field(default="", repr=False)
     maybe_sent: bool = True
     final: bool = False
