@@ -51,21 +51,14 @@ class Driver:
 
     def __init__(self, client: AnymateClient) -> None:
         self.client = client
-        self.journal = journal_at(client.settings.state_dir)
         self.interruption: BaseException | None = None
+        of = client.settings
+        self.journal = journal_at(of.state_dir)
+        self._mate = Mate(of.api_url, of.username, of.timeout, of.deadline, of.disabled, client)
 
     def way(self) -> Way:
         """The way to Anymate for entering or leaving a guard now."""
-        settings = self.client.settings
-        mate = Mate(
-            settings.api_url,
-            settings.username,
-            settings.timeout,
-            settings.deadline,
-            settings.disabled,
-            self.client,
-        )
-        return Way(mate, time.monotonic, time.monotonic() + settings.deadline)
+        return Way(self._mate, time.monotonic, time.monotonic() + self._mate.deadline)
 
     def run(self, life: Life[T]) -> T:
         """Do all that a life asks for, and give what it comes to.

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import product
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args
@@ -187,7 +188,8 @@ class Entry:
         return self.recorded()
 
 
-class Finish(NamedTuple):
+@attrs.frozen(slots=False)
+class Finish:
     """One FinishRun to be sent, for rows of one run.
 
     Attributes:
@@ -213,7 +215,7 @@ class Finish(NamedTuple):
         """The run; None when it has to be started first."""
         return self.rows[0].run_id
 
-    @property
+    @cached_property  # it is sent, noted in the history and logged
     def kpis(self) -> Kpis:
         """What the rows add up to."""
         entries = [row.entries for row in self.rows if row.entries is not None]

@@ -147,7 +147,7 @@ class Tables:
             self._connection.execute(_NOTE, _line(finish, how, view.now))
         if view.reachable is False:
             self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (view.address, view.now))
-        elif view.reachable and view.outage:
+        elif view.reachable:
             self._connection.execute("DELETE FROM outages WHERE address = ?", (view.address,))
 
     def empty(self) -> None:

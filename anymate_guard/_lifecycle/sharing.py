@@ -35,27 +35,27 @@ class Shared:
         mate: Who runs it.
         run: What the guards hand out.
         entry: Its row in the journal.
+        claims: The rows that entering or leaving it has claimed.
+        way: That of whoever starts or finishes it; it ends with them, however they end.
         started: Monotonic time.
         state: Where in its life it is.
         places: The guards in it. Each comes and goes in one step, so that an interruption finds all agreeing.
         outcome: The worst one so far.
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
-        claims: The rows that entering or leaving it has claimed.
-        way: That of whoever starts or finishes it; it ends with them, however they end.
     """
 
     mate: Mate
     run: Run
     entry: Entry
+    claims: Claims
+    way: Callable[[], Way | None]
     started: float
     state: State = "entering"
     places: set[Place] = attrs.field(factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
-    claims: Claims = attrs.field(factory=Claims)
-    way: Callable[[], Way | None] = lambda: None
 
     @property
     def key(self) -> Key:
@@ -123,9 +123,8 @@ class Program:
             adopted=options.run_id is not None,
             id=new_id(),
         )
-        shared = Shared(mate, run, Entry(row, lambda: totals(run)), self.clock(), way=weakref.ref(way))
-        way.claims = shared.claims
-        return shared
+        entry = Entry(row, lambda: totals(run))
+        return Shared(mate, run, entry, way.claims, weakref.ref(way), self.clock())
 
     def join(
         self, fresh: Shared, place: Place, options: Options, *, wait: bool
