@@ -186,8 +186,9 @@ class AnymateClient:
     ) -> Reply:
         """Make a call with the token, and once again with a fresh one after a 401."""
         deadline = deadline or Deadline.after(self.settings.deadline)
-        request = Request("GET", self.settings.api_url, path)
-        if payload is not None:
+        if payload is None:
+            request = Request("GET", self.settings.api_url, path)
+        else:
             request = Request("POST", self.settings.api_url, path, json.dumps(payload).encode())
             request = request.having("Content-Type", "application/json")
         token, reply = self._signed(operation, request, deadline, about, sent_before=False)

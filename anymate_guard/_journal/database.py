@@ -9,15 +9,17 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from anymate_guard._files import temporary_folder
 from anymate_guard._journal.tables import Newer, Tables, number_of
 from anymate_guard._log import emit
 from anymate_guard._process.locks import Lock
 from anymate_guard._process.owners import inode
+
+T = TypeVar("T")
 
 Connection = sqlite3.Connection
 TROUBLE = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -81,19 +83,19 @@ class Database:
         if connection is not None:
             connection.close()
 
-    @contextmanager
-    def transaction(self, *, write: bool) -> Iterator[Tables]:
-        """Do all that is in the block, or nothing; while writing, nobody else changes anything."""
+    def transaction(self, work: Callable[[Tables], T], *, write: bool) -> T:
+        """Do all of some work, or nothing; while writing, nobody else changes anything."""
         connection = self._connection
         assert connection is not None  # noqa: S101  # whoever asks has opened it
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
-            yield Tables(connection)
+            result = work(Tables(connection))
             connection.execute("COMMIT")
         finally:
             self.committed = not connection.in_transaction
             if not self.committed:
                 connection.rollback()
+        return result
 
     def sync(self) -> bool:
         """See that what was written is on the disk, without holding anybody up; any thread may do so.

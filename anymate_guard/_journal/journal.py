@@ -148,8 +148,7 @@ class Journal:
 
         def work() -> T:
             self._open()
-            with self._database.transaction(write=False) as rows:
-                return rule(self._view(rows, address))
+            return self._database.transaction(lambda rows: rule(self._view(rows, address)), write=False)
 
         return self._patiently(work, patience)
 
@@ -226,27 +225,31 @@ class Journal:
         self._open()
         self._in_transaction = threading.get_ident()
         try:
-            with self._database.transaction(write=True) as rows:
-                if self._unsure:
-                    self._compare(rows)
-                wrote = self._write_differences(rows)
-                view = self._view(rows, address)
-                if view.look:
-                    self._looked = time.monotonic()
-                result = rule(view)
-                rows.change(view)
-                if view.look and time.monotonic() - self._swept > _HOUR:
-                    rows.forget_history(view.now)
-                    self._swept = time.monotonic()
-                self._unseen = {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}
-                self._unsure = True
+            result, decided = self._database.transaction(lambda rows: self._change(rows, address, rule), write=True)
         finally:
             self._in_transaction = 0
             if not self._database.committed:
                 self._unseen = {}
-        self._note(self._unseen, view.puts)
+        self._note(self._unseen, decided)
         self._unsure, self._unseen = False, {}
         return result
+
+    def _change(self, rows: Tables, address: str, rule: Callable[[View], T]) -> tuple[T, Mapping[int, Row]]:
+        """Write what differs, then what a rule changes; what it returns, and the rows that it put."""
+        if self._unsure:
+            self._compare(rows)
+        wrote = self._write_differences(rows)
+        view = self._view(rows, address)
+        if view.look:
+            self._looked = time.monotonic()
+        result = rule(view)
+        rows.change(view)
+        if view.look and time.monotonic() - self._swept > _HOUR:
+            rows.forget_history(view.now)
+            self._swept = time.monotonic()
+        self._unseen = {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}
+        self._unsure = True
+        return result, view.puts
 
     def _view(self, rows: Tables, address: str) -> View:
         now, since = time.time(), time.monotonic()

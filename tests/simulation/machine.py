@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -15,6 +14,8 @@ from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
 from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
 from anymate_guard._lifecycle.sharing import Program, Shared
+
+T = TypeVar("T")
 
 _STATES = ("open", "finishing", "done")
 
@@ -163,8 +164,7 @@ class Database:
     def warn(self, error: object, remedy: str) -> None:
         """Nobody reads it."""
 
-    @contextmanager
-    def transaction(self, *, write: bool) -> Iterator[Rows]:
+    def transaction(self, work: Callable[[Rows], T], *, write: bool) -> T:
         if write and self._file.locked:
             raise sqlite3.OperationalError("database is locked")
         if self._file.unreadable:
@@ -172,11 +172,12 @@ class Database:
         content = Content(dict(self._file.content.rows), set(self._file.content.outages))
         rows = Rows(content)
         self.committed = False
-        yield rows
+        result = work(rows)
         self.committed = True
         self._file.read = rows.read
         if write:
             self._file.content = content
+        return result
 
 
 @attrs.define(eq=False)
