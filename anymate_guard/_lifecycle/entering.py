@@ -117,8 +117,8 @@ def _start_run(shared: Shared, options: Options, way: Way, *, busy: bool) -> Lif
     process_key = shared.run.process_key
     try:
         if not busy:
+            # The journal has it at the next look, which spares a transaction.
             shared.name((yield from way.call("start_run", process_key)))
-            shared.begin_body()  # the journal has it at the next look, which spares a transaction
             return
         trouble = UnreachableError("StartRun", "another program is still finishing the run of this process")
     except UnreachableError as error:

@@ -68,8 +68,8 @@ class Shared:
         return self.entry.row.run_id
 
     def name(self, run_id: int) -> None:
-        """Note the run's number."""
-        self.entry.change(run_id=run_id)
+        """Note the run's number: its body begins, or has begun."""
+        self.entry.change(run_id=run_id, state="open")
         set_run_id(self.run, run_id)
 
     def begin_body(self) -> None:
