@@ -81,9 +81,9 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
         yield from _finish(program, shared, way)
         return
     yield Drop({shared.entry.row.id})
-    program.remove(shared)
     if settle_others and not shared.entry.row.adopted:  # it would be sent in the run that was to be adopted
         yield from settle(way, shared.entry.row)
+    program.remove(shared)  # at the very end: what was claimed till then is given back by whoever finds it abandoned
 
 
 def _finish(program: Program, shared: Shared, way: Way) -> Life[Trouble | None]:

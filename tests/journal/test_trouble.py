@@ -694,3 +694,22 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     ]
     assert driver.settle_all(client)
     assert credited(sandbox) == [None, None, None]
+
+
+def test_interrupted_after_a_refusal(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that may not start, and is interrupted while it settles what others are owed, keeps hold of nothing."""
+    with anymate_run("a"), anymate_run("b"):
+        sandbox.fail_next("FinishRun", times=99)
+    sandbox._world.faults.reset()
+    sandbox.set_process("c", stopped=True)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(defaults.shared_client(), "finish_run", interrupted)
+        with pytest.raises(KeyboardInterrupt), anymate_run("c", check_ok_to_run=True):
+            pytest.fail("the body ran")
+    until(lambda: [(row.state, row.owner) for row in rows()] == [("done", 0)] * 2)
+    assert driver.settle_all(defaults.shared_client())
+    assert credited(sandbox) == [None, None]

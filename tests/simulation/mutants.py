@@ -137,6 +137,14 @@ MUTANTS = {
         SMALL["a guard"],
         frozenset({"answers", "locks"}),
     ),
+    "a guard that may not start is forgotten before it has given back its claims": Mutant(
+        leaving.take_back,
+        "yield Drop({shared.entry.row.id})",
+        "yield Drop({shared.entry.row.id}); program.remove(shared)",
+        SMALL["one that may not start"],
+        frozenset({"answers", "interruptions"}),
+        budget=2,
+    ),
     "all that is owed is read at once": Mutant(
         rules.claim, "row.username, claims.batch", "row.username, 1 << 30", SMALL["a guard"], backlog=200
     ),

@@ -132,8 +132,8 @@ class Followed(World):
     def _fault(self, ask: object, outcome: str) -> Iterator[None]:
         """Let something go wrong."""
         if isinstance(ask, Call) and outcome.startswith("lost"):
-            operation = {"start_run": "StartRun", "finish_run": "FinishRun", "failure": "Failure"}[ask.operation]
-            self.programs.sandbox.fail_next(operation, reset=outcome.removeprefix("lost "))
+            names = {"start_run": "StartRun", "finish_run": "FinishRun", "failure": "Failure", "ok_to_run": "OkToRun"}
+            self.programs.sandbox.fail_next(names[ask.operation], reset=outcome.removeprefix("lost "))
         if outcome != "not written":
             yield
             return
@@ -229,8 +229,9 @@ def test_real_programs(name: str, server: subprocess.Popen[str], sandbox: Sandbo
     injected = 0
     for seed in range(SCHEDULES):
         sandbox.reset()
-        for process_key in "pq":
-            sandbox.set_process(process_key, entries=0, seconds_saved_per_entry=0)
+        for process_key in ("p", "q", "stopped"):
+            stopped = process_key == "stopped"
+            sandbox.set_process(process_key, entries=0, seconds_saved_per_entry=0, stopped=stopped)
         (tmp_path / str(seed)).mkdir()
         programs = Programs(tmp_path / str(seed), sandbox, server)
         choices = Choices(budget=8, rng=random.Random(f"{name} {seed}"), odds=0.2)

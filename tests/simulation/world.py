@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from anymate_guard import AnymateGuardError, UnreachableError
+from anymate_guard._api.client import OkToRun
 from anymate_guard._journal.rows import Row
 from anymate_guard._lifecycle.asks import Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
@@ -376,6 +377,8 @@ class World:
     def _effect(self, guard: Guard, ask: Call) -> Callable[[], Any]:
         if ask.operation == "start_run":
             return lambda: self.anymate.start(*ask.arguments)
+        if ask.operation == "ok_to_run":  # who asks hears no
+            return lambda: OkToRun(ok_to_run=False, gate_open=False, tasks_available=True, not_blocked_date=True)
         if ask.operation == "failure":
             return lambda: self._report(self.guards[int(ask.arguments[1])])
         run_id, kpis = ask.arguments

@@ -27,6 +27,7 @@ SMALL = {
     "two guards in a program": (plan(0, "A"), plan(1, "A")),
     "two mates": (plan(0, "A"), plan(1, "B", username="second")),
     "one that fails": (plan(0, "A", options=Options(report_failure=True), fails=True), plan(1, "B")),
+    "one that may not start": (plan(0, "A"), plan(1, "B", "stopped", options=Options(check_ok_to_run=True))),
     "one that adopts": (plan(0, "A"), plan(1, "B", adopts=True)),
     "three guards in two programs": (plan(0, "A"), plan(1, "B"), plan(2, "B")),
     "a program after another, which adopts": (plan(0, "A", "q"), plan(1, "A"), plan(2, "B", adopts=True)),
