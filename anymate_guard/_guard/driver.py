@@ -16,7 +16,7 @@ from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._journal.view import BATCH, Claims
-from anymate_guard._lifecycle.asks import Apply, Ask, Call, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.asks import ActFor, Apply, Ask, Call, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
 from anymate_guard._lifecycle.options import Mate
@@ -40,7 +40,7 @@ class Stopped(BaseException):
 
 
 class Driver:
-    """Drives lives for one client.
+    """Drives lives for one client, until a life acts for another.
 
     Args:
         client: Makes the calls.
@@ -50,15 +50,17 @@ class Driver:
     """
 
     def __init__(self, client: AnymateClient) -> None:
-        self.client = client
         self.interruption: BaseException | None = None
         of = client.settings
-        self.journal = journal_at(of.state_dir)
-        self._mate = Mate(of.api_url, of.username, of.timeout, of.deadline, of.disabled, client)
+        self._act_for(Mate(of.api_url, of.username, of.timeout, of.deadline, of.disabled, client))
 
     def way(self) -> Way:
         """The way to Anymate for entering or leaving a guard now."""
         return Way(self._mate, time.monotonic, time.monotonic() + self._mate.deadline)
+
+    def _act_for(self, mate: Mate) -> None:
+        self._mate, self.client = mate, mate.client
+        self.journal = journal_at(self.client.settings.state_dir)
 
     def run(self, life: Life[T]) -> T:
         """Do all that a life asks for, and give what it comes to.
@@ -99,6 +101,8 @@ class Driver:
             case Call():
                 call = getattr(self.client, ask.operation)
                 return call(*ask.arguments, deadline=Deadline(ask.end, ask.retry))
+            case ActFor():
+                self._act_for(ask.mate)
             case Say():
                 emit(ask.level, ask.event, **ask.fields)
             case IsWritten():
@@ -175,9 +179,7 @@ def finish_all() -> None:
 
 
 def _finish(shared: Shared, *, by_force: bool = False) -> None:
-    client = shared.mate.client
-    assert isinstance(client, AnymateClient)  # noqa: S101  # what `way` put there
-    Driver(client).run(give_up(program, shared, by_force=by_force))
+    Driver(shared.mate.client).run(give_up(program, shared, by_force=by_force))
 
 
 def _finish_abandoned() -> bool:

@@ -11,8 +11,15 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
+from anymate_guard._lifecycle.options import Mate
 
 T = TypeVar("T")
+
+
+class ActFor(NamedTuple):
+    """Call as this mate from now on, and write to its journal."""
+
+    mate: Mate
 
 
 class Apply(NamedTuple):
@@ -98,7 +105,7 @@ class Say(NamedTuple):
     fields: dict[str, object]
 
 
-Ask = Apply | Read | Keep | GiveBack | Drop | IsWritten | Call | Wait | Say
+Ask = ActFor | Apply | Read | Keep | GiveBack | Drop | IsWritten | Call | Wait | Say
 Life = Generator[Ask, Any, T]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from anymate_guard._journal.rows import Unavailable
 from anymate_guard._journal.rules import Entered, deferred, enter
 from anymate_guard._journal.view import View
-from anymate_guard._lifecycle.asks import Keep, Life, Wait, say
+from anymate_guard._lifecycle.asks import ActFor, Keep, Life, Wait, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up, take_back
 from anymate_guard._lifecycle.options import Options
@@ -63,10 +63,13 @@ def _join(program: Program, fresh: Shared, place: Place, options: Options, way: 
             if options.require_start and shared.run_id is None and not way.mate.disabled:
                 program.leave(place, way, "succeeded", zeros=True, failure=None)
                 raise UnreachableError("StartRun", "the run that this program has open was not started yet")
+            # A run has one account and one journal, those that its row is of: whoever is last out goes on with them.
+            yield ActFor(shared.mate)
             yield say("info", "run_joined", process_key=shared.run.process_key, run_id=shared.run_id)
             return shared
         if result == "abandoned":
             yield from give_up(program, shared)
+            yield ActFor(way.mate)
         else:
             yield Wait(_POLL)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anymate_guard._journal.rows import Finish, Unavailable, new_id
 from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
-from anymate_guard._lifecycle.asks import Drop, GiveBack, IsWritten, Life, Read, Say, say
+from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, IsWritten, Life, Read, Say, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.settling import Delivery, Trouble, deliver, report_failure, settle
@@ -58,6 +58,7 @@ def give_up(program: Program, shared: Shared, *, by_force: bool = False) -> Life
         if program.take_over(shared, way, by_force=by_force):
             if shared.places:
                 shared.zeros = shared.zeros and shared.entry.row.zeros
+            yield ActFor(shared.mate)
             yield from take_back(program, shared, way)
     finally:
         way.over = True

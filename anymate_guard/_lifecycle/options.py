@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
@@ -46,4 +46,4 @@ class Mate:
     timeout: float
     deadline: float
     disabled: bool
-    client: object = attrs.field(repr=False, eq=False, default=None)
+    client: Any = attrs.field(repr=False, eq=False, default=None)

@@ -6,13 +6,23 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from anymate_guard import AnymateClient, NoCurrentRun, Settings, UnreachableError, anymate_run, current_run
+from anymate_guard import (
+    AnymateClient,
+    AuthenticationError,
+    NoCurrentRun,
+    Settings,
+    UnreachableError,
+    anymate_run,
+    current_run,
+)
 from anymate_guard._guard import defaults, driver
+from anymate_guard._journal import recorder
 from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of
 from tests.support.waiting import LONGEST, until
@@ -153,6 +163,48 @@ def test_other_user_is_in_the_same_run(sandbox: Sandbox, monkeypatch: pytest.Mon
             assert other is mine
         assert client is not another
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [11]
+
+
+def test_last_one_out_is_another_user(sandbox: Sandbox) -> None:
+    """Whoever is last out, a run is finished, and what its user is owed is sent, with the credentials of that user."""
+    with client_of(sandbox) as client, client_of(sandbox, username="whom nobody knows") as other:
+        first, second = anymate_run("a", client=client), anymate_run("a", client=other)
+        first.__enter__()
+        second.__enter__()
+        sandbox.fail_next("FinishRun", status=403)
+        with anymate_run("b", client=client):
+            pass
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+    assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+def test_run_that_was_not_left_by_another_user(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that could not be left is finished with the credentials of its own user, whoever finds it."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recorder, "_chores", [])  # it is not the recorder that finds it
+    with client_of(sandbox) as client, client_of(sandbox, username="whom nobody knows") as other:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), anymate_run("a", client=client) as run:
+            run.add_entries(3)
+            patch.setattr(driver.program, "leave", interrupted)
+        with pytest.raises(AuthenticationError), anymate_run("a", client=other):
+            pytest.fail("the body ran")
+        assert [run["overwriteEntries"] for run in sandbox.runs()] == [3]
+
+
+def test_other_journal_is_the_same_run(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Guards with different state directories share a run, and the last one out finishes it."""
+    with client_of(sandbox) as client, client_of(sandbox, state_dir=tmp_path / "other") as other:
+        first, second = anymate_run("a", client=client), anymate_run("a", client=other)
+        first.__enter__().add_entries(3)
+        second.__enter__().add_entries(1)
+        first.__exit__(None, None, None)
+        assert not sandbox.runs()[0]["finished"]
+        second.__exit__(None, None, None)
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [4]
 
 
 def test_adopting_the_open_run(sandbox: Sandbox) -> None:

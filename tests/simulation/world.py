@@ -11,7 +11,7 @@ import attrs
 from anymate_guard import AnymateGuardError, UnreachableError
 from anymate_guard._api.client import OkToRun
 from anymate_guard._journal.rows import Row
-from anymate_guard._lifecycle.asks import Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.asks import ActFor, Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
 from anymate_guard._lifecycle.leaving import give_up, leaving
@@ -74,6 +74,7 @@ class Guard:
         sent: Its last call.
         known: Others at work whose rows were in the journal when it looked there last.
         reported: How often its failure was reported.
+        username: As whom it calls.
     """
 
     plan: Plan
@@ -89,6 +90,10 @@ class Guard:
     sent: Call | None = None
     known: list[Guard] = attrs.field(factory=list)
     reported: int = 0
+    username: str = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.username = self.plan.username
 
 
 @attrs.define(eq=False)
@@ -236,7 +241,7 @@ class World:
             begun = self.machine.now
             outcome: Outcome = "failed" if plan.fails else "succeeded"
             failure = str(self.guards.index(guard))
-            life = leaving(program, place, self._way(plan.username), options, outcome=outcome, failure=failure)
+            life = leaving(program, place, self._way(guard.username), options, outcome=outcome, failure=failure)
             yield from self._drive(guard, life)
             self._check_time(guard, begun, DEADLINE)
             if shared.state == "over":
@@ -288,11 +293,8 @@ class World:
             journal.add(ask.entry)
             guard.process.unseen = True
             guard.body = ask.entry.row.run_id  # of one that adopts; its body begins later
-        elif isinstance(ask, Read):
-            self._look_around(guard)
-            return journal.read(ask.address, ask.rule)
-        elif isinstance(ask, IsWritten):
-            return journal.is_written(ask.entry.row)
+        elif isinstance(ask, Read | IsWritten):
+            return self._read(guard, ask)
         elif isinstance(ask, GiveBack):
             self._give_back(guard, ask)
         elif isinstance(ask, Drop):
@@ -300,12 +302,23 @@ class World:
             journal.clear(0.0)
         elif isinstance(ask, Say):
             self._hear(ask)
+        elif isinstance(ask, ActFor):
+            guard.username = ask.mate.username
         elif isinstance(ask, Wait):
-            self.machine.now += ask.seconds
-            guard.waiting = True
-            others = [other for other in self.guards if other.steps is not None and not other.waiting]
-            self.machine.now += 0 if others else 1.0
+            self._wait(guard, ask)
         return None
+
+    def _read(self, guard: Guard, ask: Read | IsWritten) -> object:
+        if isinstance(ask, IsWritten):
+            return guard.process.journal.is_written(ask.entry.row)
+        self._look_around(guard)
+        return guard.process.journal.read(ask.address, ask.rule)
+
+    def _wait(self, guard: Guard, ask: Wait) -> None:
+        self.machine.now += ask.seconds
+        guard.waiting = True
+        others = [other for other in self.guards if other.steps is not None and not other.waiting]
+        self.machine.now += 0 if others else 1.0
 
     def _give_back(self, guard: Guard, ask: GiveBack) -> None:
         self._tell(guard, "gives back")
