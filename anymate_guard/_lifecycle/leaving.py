@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anymate_guard._api.client import means_not_open
 from anymate_guard._journal.rows import Finish, Unavailable, new_id
 from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
 from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, IsWritten, Life, Read, Say, say
@@ -169,6 +170,9 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     except (UnreachableError, ApiError) as error:
         if not (finish.known or error.maybe_sent):
             way.claims.unsent.add(row.id)
+            if isinstance(error, ApiError) and means_not_open(error) and not (row.adopted or row.again):
+                shared.entry.change(run_id=None, finish=0, again=True)  # as settling does: it gets a run of its own
+                return (yield from _finish_without_journal(shared, way))
         yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))
         return error

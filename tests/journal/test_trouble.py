@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from anymate_guard import Settings, anymate_run
+from anymate_guard import Kpis, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
 from anymate_guard._journal.contents import rows_of
@@ -337,6 +337,32 @@ def test_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, lines: Line
     folder.unlink()
     guard(entries=7)
     assert (folder / "journal.sqlite3").exists()
+
+
+def test_two_bots_without_a_journal(sandbox: Sandbox, folder: Path, lines: Lines) -> None:
+    """Without a journal, too, what a bot has recorded in a run that another one ended gets a run of its own."""
+    folder.write_text("in the way")
+    with anymate_run("a") as run:
+        run.add_entries(5)
+        defaults.shared_client().finish_run(sandbox.runs()[0]["runId"], Kpis(10))
+    assert credited(sandbox) == [10, 5]
+    assert run.run_id == sandbox.runs()[1]["runId"]
+    assert lines("anymate.finish_lost") == []
+
+
+def test_run_of_its_own_once_without_a_journal(
+    sandbox: Sandbox, folder: Path, calls: Callable[[], list[str]], lines: Lines
+) -> None:
+    """Without a journal, what finds its run closed gets another one only once, and an adopted run none."""
+    folder.write_text("in the way")
+    sandbox.fail_next("FinishRun", status=404, times=3)
+    guard("a", 5)
+    with anymate_run("b", run_id=defaults.shared_client().start_run("b")) as run:
+        run.add_entries(6)
+    assert calls() == ["StartRun", "FinishRun"] * 3
+    first, second = lines("anymate.finish_lost")
+    assert "entries=5" in first
+    assert "entries=6" in second
 
 
 def test_no_wait_for_a_folder_that_can_not_be_made(sandbox: Sandbox, folder: Path, clock: Clock) -> None:
