@@ -166,20 +166,24 @@ def _settling(way: Way) -> Life[bool]:
 
 
 def finish_all() -> None:
-    """At the interpreter's exit: finish what is open still, in a daemon thread say, and what is being finished."""
-    for shared in program.runs():
-        end = time.monotonic() + shared.mate.deadline
-        while shared.state != "over":
+    """At the interpreter's exit: finish what is open still, in a daemon thread say, and what is being finished.
+
+    All of it has one deadline; what is left then goes to the journal, where it is owed.
+    """
+    runs = program.runs()
+    end = time.monotonic() + max((shared.mate.deadline for shared in runs), default=0.0)
+    while runs := [shared for shared in runs if shared.state != "over"]:
+        for shared in runs:
             with contextlib.suppress(BaseException):  # Ctrl-C, say: the life has given its finish back, others follow
-                _finish(shared, by_force=True)
-            if time.monotonic() > end:
-                break
-            time.sleep(0.005)
+                _finish(shared, exit_by=end)
+        if time.monotonic() > end:
+            break
+        time.sleep(0.005)
     close_all()
 
 
-def _finish(shared: Shared, *, by_force: bool = False) -> None:
-    Driver(shared.mate.client).run(give_up(program, shared, by_force=by_force))
+def _finish(shared: Shared, *, exit_by: float | None = None) -> None:
+    Driver(shared.mate.client).run(give_up(program, shared, exit_by=exit_by))
 
 
 def _finish_abandoned() -> bool:

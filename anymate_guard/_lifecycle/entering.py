@@ -46,7 +46,10 @@ def entering(program: Program, place: Place, way: Way, process_key: str, options
         except GeneratorExit:
             raise
         except BaseException as error:
-            yield from take_back(program, fresh, way, settle_others=isinstance(error, ApiError | NotOkToRun))
+            refused = isinstance(error, ApiError | NotOkToRun)
+            if not refused:
+                way.end = program.clock() + way.mate.deadline  # for leaving, which has one of its own
+            yield from take_back(program, fresh, way, settle_others=refused)
             raise
         return fresh
     finally:

@@ -46,15 +46,16 @@ def leaving(
         way.over = True
 
 
-def give_up(program: Program, shared: Shared, *, by_force: bool = False) -> Life[None]:
+def give_up(program: Program, shared: Shared, *, exit_by: float | None = None) -> Life[None]:
     """Finish a run that nobody starts, holds or finishes any more, or take it back if its body never began.
 
     Args:
         program: Who is in which run.
         shared: The run.
-        by_force: Whether to finish it although guards are in it, as the interpreter ends.
+        exit_by: When to give up as the interpreter ends; then it is finished although guards are in it.
     """
-    way = Way(shared.mate, program.clock, program.clock() + shared.mate.deadline)
+    by_force = exit_by is not None
+    way = Way(shared.mate, program.clock, program.clock() + shared.mate.deadline if exit_by is None else exit_by)
     try:
         if program.take_over(shared, way, by_force=by_force):
             if shared.places:
@@ -79,7 +80,6 @@ def take_back(program: Program, shared: Shared, way: Way, *, settle_others: bool
     shared.claims.rows.clear()
     started = shared.run_id is not None and not shared.entry.row.adopted
     if shared.state != "entering" or started:  # without any work, no credit is due: zeros is still as it was made
-        way.end = program.clock() + shared.mate.deadline
         yield from _finish(program, shared, way)
         return
     yield Drop({shared.entry.row.id})

@@ -34,7 +34,7 @@ from anymate_guard._lifecycle.sharing import Program
 from anymate_guard._process import owners
 from tests.simulation.choices import Choices
 from tests.simulation.machine import Looking, Process
-from tests.simulation.world import ADDRESS, Guard, World
+from tests.simulation.world import ADDRESS, DEADLINE, Guard, World
 
 _PATIENCE = 20.0  # seconds for a call
 
@@ -142,7 +142,7 @@ def follow(world: RealWorld, process: Process, owner: Owner, connection: Connect
                     world._finish(process, settle(world._way(username), row, seconds=float("inf")))
         elif what == "end":
             for shared in process.program.runs():
-                world._finish(process, give_up(process.program, shared, by_force=True))
+                world._finish(process, give_up(process.program, shared, exit_by=world.machine.now + DEADLINE))
             process.journal.close()
             return
         connection.send(None)

@@ -495,7 +495,7 @@ class World:
             self._arrive(what, effect)
         for process in [one for one in self.machine.processes.values() if one.alive]:
             for shared in process.program.runs():
-                self._finish(process, give_up(process.program, shared, by_force=True))
+                self._finish(process, give_up(process.program, shared, exit_by=self.machine.now + DEADLINE))
             process.journal.close()
             if any(row and row.state == "finishing" for row in process.journal._wanted.values()):
                 raise Broken(f"{process.name} still claims what nobody sends")
