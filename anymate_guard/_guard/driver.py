@@ -16,7 +16,7 @@ from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._journal.view import BATCH, Claims
-from anymate_guard._lifecycle.asks import ActFor, Apply, Ask, Call, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.asks import ActFor, Apply, Ask, Call, GiveBack, Keep, Life, Read, Say, Wait, Written
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
 from anymate_guard._lifecycle.options import Mate
@@ -105,8 +105,8 @@ class Driver:
                 self._act_for(ask.mate)
             case Say():
                 emit(ask.level, ask.event, **ask.fields)
-            case IsWritten():
-                return self.journal.is_written(ask.entry.row)
+            case Written():
+                return self.journal.written(ask.entry.row)
             case Keep():
                 self.journal.add(ask.entry)
                 recorder.begin()

@@ -109,10 +109,10 @@ class Journal:
             if durable:
                 self._sync()
 
-    def is_written(self, row: Row) -> bool:
-        """Whether the file holds a row that somebody may send: one that is `starting` there is dropped by everybody."""
+    def written(self, row: Row) -> Row | None:
+        """A row as the file holds it, if somebody may send it: one that is `starting` there is dropped by everybody."""
         held = self._written.get(row.id)
-        return held is not None and held.state != "starting"
+        return None if held is None or held.state == "starting" else held
 
     def apply(self, address: str, rule: Callable[[View], T], patience: float, *, durable: bool = False) -> T:
         """Apply a rule, and write what it changes as one transaction.

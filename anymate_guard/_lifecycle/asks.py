@@ -69,8 +69,8 @@ class Drop(NamedTuple):
     numbers: set[int]
 
 
-class IsWritten(NamedTuple):
-    """Ask whether the journal's file holds a row that others may send."""
+class Written(NamedTuple):
+    """Ask for a row as the journal's file holds it; None where others will not send it."""
 
     entry: Entry
 
@@ -105,7 +105,7 @@ class Say(NamedTuple):
     fields: dict[str, object]
 
 
-Ask = ActFor | Apply | Read | Keep | GiveBack | Drop | IsWritten | Call | Wait | Say
+Ask = ActFor | Apply | Read | Keep | GiveBack | Drop | Written | Call | Wait | Say
 Life = Generator[Ask, Any, T]
 
 

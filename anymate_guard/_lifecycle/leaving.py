@@ -5,7 +5,7 @@ from __future__ import annotations
 from anymate_guard._api.client import means_not_open
 from anymate_guard._journal.rows import Finish, Unavailable, new_id
 from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
-from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, IsWritten, Life, Read, Say, say
+from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, Life, Read, Say, Written, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.settling import Delivery, Trouble, deliver, report_failure, settle
@@ -137,7 +137,7 @@ def _leave_journal(shared: Shared, way: Way) -> Life[Left | None]:
     """
     entry = shared.entry
     while True:
-        patience = way.left() if (yield IsWritten(entry)) else None
+        patience = way.left() if (yield Written(entry)) else None
         try:
             left: Left = yield from way.apply(lambda view: leave(view, entry.recorded(), way.claims), patience)
             if not left.busy:
@@ -151,14 +151,15 @@ def _leave_journal(shared: Shared, way: Way) -> Life[Left | None]:
 
 def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     """Finish a run of which the file knows nothing; one that it knows is left to the next guard."""
-    row, written = shared.entry.row, (yield IsWritten(shared.entry))
+    row, written = shared.entry.row, (yield Written(shared.entry))
     try:
         occupied = yield Read(way.mate.address, lambda view: others_in_run(view, row))
     except Unavailable:
         occupied = False
     if written or occupied:
         yield GiveBack({*way.claims.rows, row.id}, way.claims.unsent)
-        return (yield from _stored(shared, "the journal can't be written", on_disk=written))
+        on_disk = written is not None and Finish((written,)).kpis == Finish((row,)).kpis  # what came last may not be
+        return (yield from _stored(shared, "the journal can't be written", on_disk=on_disk))
     finish = Finish((row,), known=row.finish != 0)
     try:
         if row.run_id is None:

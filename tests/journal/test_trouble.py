@@ -312,6 +312,23 @@ def test_lost(sandbox: Sandbox, file: Path, lines: Lines) -> None:
     assert sorted(entries or 0 for entries in credited(sandbox)) == [1, 1, 7]
 
 
+@pytest.mark.parametrize(("more", "event"), [(4, "finish_lost"), (0, "finish_stored")])
+def test_locked_before_the_end(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, more: int, event: str) -> None:
+    """Where the journal is locked when a guard leaves, its finish counts as stored if the disk has all of it."""
+    late = anymate_run("a")
+    run = late.__enter__()
+    run.add_entries(3)
+    until(lambda: [row.entries for row in rows()] == [3])
+    with locked(file):
+        run.add_entries(more)
+        late.__exit__(None, None, None)
+        (line,) = lines("anymate.finish_")
+        assert f"anymate.{event}" in line
+        assert f"entries={3 + more}" in line
+    assert until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
+    assert credited(sandbox) == [3 + more]
+
+
 def test_answer_that_is_lost_while_the_journal_is_locked(sandbox: Sandbox, file: Path, rows: Rows) -> None:
     """A finish that was sent without a journal, and got no answer, is not credited again once there is one."""
     guard("b")

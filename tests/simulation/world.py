@@ -11,7 +11,7 @@ import attrs
 from anymate_guard import AnymateGuardError, UnreachableError
 from anymate_guard._api.client import OkToRun
 from anymate_guard._journal.rows import Row
-from anymate_guard._lifecycle.asks import ActFor, Apply, Call, Drop, GiveBack, IsWritten, Keep, Life, Read, Say, Wait
+from anymate_guard._lifecycle.asks import ActFor, Apply, Call, Drop, GiveBack, Keep, Life, Read, Say, Wait, Written
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
 from anymate_guard._lifecycle.leaving import give_up, leaving
@@ -293,7 +293,7 @@ class World:
             journal.add(ask.entry)
             guard.process.unseen = True
             guard.body = ask.entry.row.run_id  # of one that adopts; its body begins later
-        elif isinstance(ask, Read | IsWritten):
+        elif isinstance(ask, Read | Written):
             return self._read(guard, ask)
         elif isinstance(ask, GiveBack):
             self._give_back(guard, ask)
@@ -308,9 +308,9 @@ class World:
             self._wait(guard, ask)
         return None
 
-    def _read(self, guard: Guard, ask: Read | IsWritten) -> object:
-        if isinstance(ask, IsWritten):
-            return guard.process.journal.is_written(ask.entry.row)
+    def _read(self, guard: Guard, ask: Read | Written) -> object:
+        if isinstance(ask, Written):
+            return guard.process.journal.written(ask.entry.row)
         self._look_around(guard)
         return guard.process.journal.read(ask.address, ask.rule)
 
