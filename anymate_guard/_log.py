@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextvars import Token
 from typing import Any
 
+from anymate_guard._process import signals
+
 NAME = "anymate_guard"
 
 _BARE = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
@@ -19,7 +21,7 @@ Bound = Mapping[str, "Token[Any]"]
 
 
 def emit(level: str, event: str, **fields: object) -> None:
-    """Log one event; never raises, whatever the program's processors and handlers do.
+    """Log one event; never raises what the program's processors and handlers do.
 
     Args:
         level: "debug", "info", "warning" or "error".
@@ -27,7 +29,7 @@ def emit(level: str, event: str, **fields: object) -> None:
         **fields: What there is to say; a field that is None is left out.
     """
     known = {name: value for name, value in fields.items() if value is not None}
-    with contextlib.suppress(Exception):  # a broken handler must not stop a FinishRun
+    try:
         if _structlog_is_configured():
             if "process_key" in fields or "run_id" in fields:  # not those of another run, bound in the context
                 known = {"process_key": None, "run_id": None, **known}
@@ -36,6 +38,8 @@ def emit(level: str, event: str, **fields: object) -> None:
             logger = logging.getLogger(NAME)
             logger.disabled = False  # a dictConfig disables all loggers that it does not name
             getattr(logger, level)("%s %s", event, _KeyValue(known), extra=known)
+    except Exception as error:  # noqa: BLE001  # a broken handler must not stop a FinishRun
+        signals.let_pass(error)
 
 
 class _KeyValue(dict[str, object]):

@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 from anymate_guard._http.deadline_socket import DeadlineSocket, Patience
 from anymate_guard._http.exchange import Connection
 from anymate_guard._http.messages import Answer, Request
+from anymate_guard._process import signals
 from anymate_guard._process.fork import importing
 from anymate_guard._process.locks import Lock
 from anymate_guard._settings import ca_bundle, may_have_proxies
@@ -186,6 +187,7 @@ def _reached(end: SplitResult, patience: Patience) -> DeadlineSocket:
         try:
             return DeadlineSocket(_connected(socket.socket(family, kind, protocol), address, share), patience)
         except OSError as error:
+            signals.let_pass(error)
             failure = error
     raise failure
 

@@ -10,6 +10,7 @@ from anymate_guard._http.connections import Connections, Route
 from anymate_guard._http.deadline_socket import Patience
 from anymate_guard._http.messages import Answer, Request
 from anymate_guard._http.untouched import client
+from anymate_guard._process import signals
 from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
@@ -40,6 +41,7 @@ class Transport:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  # requests and urllib3 raise many kinds
+            signals.let_pass(error)
             return error
 
     @unseen
@@ -67,6 +69,7 @@ def _exchange(route: Route, request: Request, patience: Patience) -> Answer:
             connection.close()
             raise
     except Exception as error:  # noqa: BLE001  # http.client and test tools raise many kinds
+        signals.let_pass(error)
         route.drop_idle()  # they go the same way
         return _failed(request, error, sent=sent, final=not _may_pass(error))
     route.keep(connection)

@@ -16,6 +16,7 @@ from typing import TypeVar
 from anymate_guard._files import temporary_folder
 from anymate_guard._journal.tables import Newer, Tables, number_of
 from anymate_guard._log import emit
+from anymate_guard._process import signals
 from anymate_guard._process.locks import Lock
 from anymate_guard._process.owners import inode
 
@@ -106,6 +107,7 @@ class Database:
         try:
             self._sync()
         except TROUBLE as error:
+            signals.let_pass(error)
             self.warn(error, "see whether the disk is full or broken")
             return False
         return True
@@ -271,9 +273,11 @@ def _check_trust(path: Path, *, is_folder: bool) -> None:
 def _sync_folder(folder: Path) -> None:
     """See that a new name is on the disk, too, where that can be asked for: some filesystems know no such thing."""
     if sys.platform != "win32":
-        with contextlib.suppress(OSError):
+        try:
             file = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(file)
             finally:
                 os.close(file)
+        except OSError as error:
+            signals.let_pass(error)

@@ -18,6 +18,7 @@ from anymate_guard._journal.database import TROUBLE, Database, is_locked
 from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
 from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
+from anymate_guard._process import signals
 from anymate_guard._process.locks import Lock
 from anymate_guard._process.owners import Owner
 
@@ -206,6 +207,7 @@ class Journal:
                 try:
                     return work()
                 except TROUBLE as error:
+                    signals.let_pass(error)
                     failure, remedy = error, self._database.recover(error)
             hopeless = again and not (self._written or is_locked(failure))
             again = True
@@ -335,6 +337,8 @@ class Journal:
         self._unsynced |= bool(holds)
 
     def _sync(self) -> None:
-        self._unsynced = False
-        if not self._database.sync():
-            self._unsynced = True
+        self._unsynced, synced = False, False  # first, as others may write meanwhile
+        try:
+            synced = self._database.sync()
+        finally:
+            self._unsynced |= not synced

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -72,6 +73,23 @@ def saw(error: BaseException | None) -> None:
     global _seen
     if raised(error):
         _seen = True
+
+
+def let_pass(error: Exception) -> None:
+    """Raise an exception again that came out of a handler of the program: an interruption, and no trouble of a call.
+
+    A time limit, mostly: the usual one, of `signal.alarm`, raises TimeoutError, which a slow network raises, too.
+    """
+    if threading.current_thread() is threading.main_thread():
+        handlers = {_code(signal.getsignal(number)) for number in signal.valid_signals()}
+        if any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__)):
+            raise error
+
+
+def _code(handler: object) -> object:
+    """The code of a function or method, of a `functools.partial` of one, or of an object that can be called."""
+    called = getattr(handler, "func", handler)
+    return getattr(called, "__code__", getattr(getattr(called, "__call__", None), "__code__", None))  # noqa: B004
 
 
 @contextmanager

@@ -299,6 +299,98 @@ def test_second_keyboard_interrupt_while_finishing(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(3, None), (None, None)]
 
 
+LIMITS = """
+import functools
+
+class Limit:
+    def reach(self, number, frame):
+        raise TimeoutError("the bot's own limit")
+    __call__ = reach
+
+def limit(number, frame):
+    Limit().reach(number, frame)
+"""
+HANDLERS = ["limit", "Limit().reach", "Limit()", "functools.partial(Limit().reach)"]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_limit_of_the_bot_while_starting(sandbox: Sandbox, handler: str) -> None:
+    """What a handler of the bot raises while StartRun waits is no trouble of the network: it comes out, at once."""
+    sandbox.fail_next("StartRun", hang=True)
+    text = f"""
+        signal.signal(signal.SIGALRM, {handler})
+        try:
+            with anymate_run("k"):
+                say("went on")
+        except TimeoutError as error:
+            say(error)
+        """
+    with running(LIMITS + textwrap.dedent(text)) as bot:
+        until(asked(sandbox, "StartRun"))
+        bot.send(signal.SIGALRM)
+        assert bot.end() == (0, "the bot's own limit\n", "")
+    assert finished(sandbox) == []
+
+
+def test_limit_of_the_bot_while_finishing(sandbox: Sandbox) -> None:
+    """What a handler of the bot raises while FinishRun waits comes out at once, too, and the finish is owed."""
+    sandbox.fail_next("FinishRun", hang=True)
+    text = """
+        signal.signal(signal.SIGALRM, limit)
+        try:
+            with anymate_run("k") as run:
+                run.add_entries(3)
+        except TimeoutError as error:
+            say(error, run.outcome)
+        """
+    with running(LIMITS + textwrap.dedent(text)) as bot:
+        until(asked(sandbox, "FinishRun"))
+        bot.send(signal.SIGALRM)
+        assert bot.end() == (0, "the bot's own limit succeeded\n", "")
+    ((row, _),) = rows()
+    assert (row.state, row.entries, row.finish != 0) == ("done", 3, True)
+    run("with anymate_run('other'): pass")
+    assert finished(sandbox) == [(3, None), (None, None)]
+
+
+SLOW = {
+    "connecting": "addresses = socket.getaddrinfo\nsocket.getaddrinfo = lambda *of: 2 * addresses(*of)\n"
+    "while_in(socket.socket, 'connect')",
+    "opening the journal": "while_in(sqlite3, 'connect')",
+    "writing to the disk": "while_in(os, 'fsync')",
+    "logging": "while_in(logging.getLogger('anymate_guard'), 'warning')",
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+def test_limit_of_the_bot_while_something_is_slow(sandbox: Sandbox, slow: str) -> None:
+    """What a handler of the bot raises is no trouble of connections, the disk or the log either: it comes out."""
+    sandbox.fail_next("FinishRun", status=401, times=2)
+    text = f"""
+        import logging, socket, sqlite3
+
+        def while_in(owner, name):
+            works = getattr(owner, name)
+
+            def slow(*arguments, **options):
+                if threading.current_thread() is threading.main_thread():
+                    setattr(owner, name, works)
+                    signal.raise_signal(signal.SIGALRM)
+                return works(*arguments, **options)
+
+            setattr(owner, name, slow)
+
+        signal.signal(signal.SIGALRM, limit)
+        exec({SLOW[slow]!r})
+        try:
+            with anymate_run("k"):
+                pass
+        except TimeoutError as error:
+            say(error)
+        """
+    assert run(LIMITS + textwrap.dedent(text))[:2] == (0, "the bot's own limit\n")
+
+
 def test_signal_off_the_main_thread(sandbox: Sandbox) -> None:
     """A guard in another thread leaves the signals alone: the bot ends at once, and the next start has its work."""
     text = """
