@@ -1,9 +1,12 @@
-"""How long entering or leaving a guard may take in all."""
+"""How long entering or leaving a guard may take in all, and how waits in it vary."""
 
 from __future__ import annotations
 
+import random
 import time
 from typing import NamedTuple
+
+chance = random.SystemRandom()  # not the bot's, which may have seeded it, so that many bots would wait in step
 
 
 class Deadline(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Mapping
 from datetime import timezone
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from anymate_guard._api.answers import Reply, read
-from anymate_guard._deadline import Deadline
+from anymate_guard._deadline import Deadline, chance
 from anymate_guard._http.messages import Request
 from anymate_guard._log import emit
 from anymate_guard._process.fork import importing
@@ -117,8 +116,8 @@ class Caller:
 
 def _wait(attempt: int, retry_after: str | None) -> float:
     """Seconds before the next try: exponential, with jitter, and no less than the server asks for."""
-    wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1)
-    return max(wait, _seconds_asked(retry_after) * random.uniform(1, 1.1))
+    wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(attempt - 1, 16)) * chance.uniform(0.5, 1)
+    return max(wait, _seconds_asked(retry_after) * chance.uniform(1, 1.1))
 
 
 def _seconds_asked(retry_after: str | None) -> float:

@@ -7,13 +7,13 @@ differs; it comes before every rule, at each look of the recorder, and at the en
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from anymate_guard._deadline import chance
 from anymate_guard._journal.database import TROUBLE, Database, is_locked
 from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
 from anymate_guard._journal.tables import Tables
@@ -215,7 +215,7 @@ class Journal:
                 if patience > _LOOKING or not is_locked(failure):  # others may be at it for a moment
                     self._database.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
-            time.sleep(random.uniform(0, poll))  # so that many that wait don't ask in step
+            time.sleep(chance.uniform(0, poll))  # so that many that wait don't ask in step
             poll = min(2 * poll, _LONGEST_POLL)
 
     def _open(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
 import stat
 import subprocess
@@ -249,6 +250,18 @@ def test_locked(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
     guard(entries=4)
     assert credited(sandbox) == [1, 2, 3, 4]
     assert rows() == []
+
+
+def test_numbers_that_the_bot_draws(sandbox: Sandbox, file: Path, clock: Clock) -> None:
+    """A bot that has seeded its random numbers draws the same ones, however often its guard had to try again."""
+    guard()
+    sandbox.fail_next("StartRun", times=2)
+    random.seed(42)
+    drawn = random.getstate()
+    with locked(file):
+        guard()
+    assert len(clock.sleeps) > 2
+    assert random.getstate() == drawn
 
 
 def test_locked_for_a_moment(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
