@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
@@ -72,6 +73,14 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     for name in ("monotonic", "time", "sleep"):
         monkeypatch.setattr(f"time.{name}", getattr(clock, name))
     return clock
+
+
+@pytest.fixture(name="no_garbage_collector")
+def _no_garbage_collector() -> Iterator[None]:
+    """Garbage is collected only when the test does so."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(name="capture")

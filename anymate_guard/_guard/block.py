@@ -17,7 +17,7 @@ class Leaving:
     the block is over, even if an interruption came before any of our code.
 
     Args:
-        function: What leaving does; it gets what `with` held, too, so that this lives until leaving is done.
+        function: What leaving does; it gets what `with` held, too.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -26,22 +26,29 @@ class Leaving:
     def __get__(self, guard: Any, owner: type) -> Any:
         if guard is None:
             return lambda guard, *error: self._function(guard, None, *error)
-        held = _Held(guard, self._function)
+        held = Held(guard, self._function)
         _local.latest = weakref.ref(held)
         return held
 
     @staticmethod
-    def expect(guard: Any, forget: Callable[[], None]) -> None:
-        """Call `forget` when the block that this thread enters just now, with this guard, is over."""
+    def expect(guard: Any, use: Any, forget: Callable[[Any], None]) -> None:
+        """Call `forget` with its use when the block that this thread enters just now, with this guard, is over."""
         held = getattr(_local, "latest", lambda: None)()
         if held is not None and held.guard is guard:
-            held.forget = forget
+            held.use, held.forget = use, forget
 
 
-class _Held:
-    """What `with` holds."""
+class Held:
+    """What `with` holds.
 
-    forget: Callable[[], None] | None = None
+    Attributes:
+        guard: The guard.
+        use: The use that the block is; None if it was not entered by `with`.
+        forget: What to do with that use when the block is over.
+    """
+
+    use: Any = None
+    forget: Callable[[Any], None]
 
     def __init__(self, guard: Any, function: Callable[..., Any]) -> None:
         self.guard = guard
@@ -51,5 +58,5 @@ class _Held:
         return self._function(self.guard, self, *error)
 
     def __del__(self) -> None:
-        if self.forget is not None:
-            self.forget()
+        if self.use is not None:
+            self.forget(self.use)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from anymate_guard._guard.block import Leaving
+from anymate_guard._guard.block import Held, Leaving
 from anymate_guard._guard.functions import decorated
 from anymate_guard._lifecycle.options import CREDITS, Credit, Options
 from anymate_guard._process.fork import importing, in_child
@@ -146,11 +146,11 @@ class Guard:
             use.step_back(error)
             raise
 
-    def _exit(self, _held: object, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._end().exit(error)
+    def _exit(self, held: Held | None, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._end(held).exit(error)
 
-    async def _aexit(self, _held: object, _kind: object, error: BaseException | None, _trace: object) -> None:
-        await self._end().aexit(error)
+    async def _aexit(self, held: Held | None, _kind: object, error: BaseException | None, _trace: object) -> None:
+        await self._end(held).aexit(error)
 
     if TYPE_CHECKING:
 
@@ -174,24 +174,30 @@ class Guard:
         use = Use(self._process_key, self._client, self._options)
         with _lock:
             if self._use is None:
-                Leaving.expect(self, lambda: self._forget(use))  # first, as an interruption may come at once
+                Leaving.expect(self, use, self._forget)  # first, as an interruption may come at once
                 self._use = use
                 return use
         raise RuntimeError(
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
         )
 
-    def _end(self) -> Use:
-        use, self._use = self._use, None
+    def _end(self, held: Held | None) -> Use:
+        """The use that a block was, also after it was forgotten: of a cycle of garbage, any part may end first."""
+        use: Use | None = (held and held.use) or self._use
         if use is None:
             raise RuntimeError(f"{self!r} is left, but was not entered")
+        self._free(use)
         return use
 
     def _forget(self, use: Use) -> None:
         """A block is over; nothing is to be done unless an interruption came before it could be left."""
+        self._free(use)
+        use.abandon()
+
+    def _free(self, use: Use) -> None:
+        """Let the guard be entered again."""
         if self._use is use:
             self._use = None
-        use.abandon()
 
 
 def _check_client(client: object) -> None:

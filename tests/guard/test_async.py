@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import threading
 import time
 from collections.abc import Coroutine
@@ -432,6 +433,32 @@ def test_coroutine_closed_after_its_loop(sandbox: Sandbox) -> None:
 
     asyncio.run(reach_body(coroutine))
     coroutine.close()
+    wait_until(lambda: len(finishes(sandbox)) == 1)
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_coroutine_in_a_cycle_of_garbage(sandbox: Sandbox) -> None:
+    """A coroutine that refers to itself is closed as any other: it sees GeneratorExit, and signals are put back."""
+    seen: list[BaseException] = []
+
+    async def work(itself: list[object]) -> None:
+        try:
+            async with anymate_run("invoice-intake"):
+                await asyncio.Event().wait()
+        except BaseException as error:
+            assert itself
+            seen.append(error)
+            raise
+
+    itself: list[object] = []
+    coroutine = work(itself)
+    itself.append(coroutine)
+    gc.collect(0)  # what is younger comes first: what `async with` holds, before the coroutine
+    asyncio.run(reach_body(coroutine))
+    del coroutine, itself
+    gc.collect()
+    assert [type(error) for error in seen] == [GeneratorExit]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     wait_until(lambda: len(finishes(sandbox)) == 1)
 
 

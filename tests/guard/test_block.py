@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import sys
 import threading
@@ -18,6 +19,7 @@ from anymate_guard import (
     AuthenticationError,
     ConfigurationError,
     Kpis,
+    NoCurrentRun,
     NotOkToRun,
     Settings,
     UnreachableError,
@@ -432,6 +434,33 @@ def test_one_guard_entered_twice(sandbox: Sandbox) -> None:
     with guard:
         pass
     assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+@pytest.mark.usefixtures("no_garbage_collector")
+def test_generator_in_a_cycle_of_garbage(sandbox: Sandbox) -> None:
+    """A generator that refers to itself is closed as any other: it sees GeneratorExit, and its run is finished."""
+    seen: list[BaseException] = []
+
+    def work(itself: list[object]) -> Generator[None, None, None]:
+        try:
+            with anymate_run("invoice-intake"):
+                yield
+        except BaseException as error:
+            assert itself
+            seen.append(error)
+            raise
+
+    itself: list[object] = []
+    generator = work(itself)
+    itself.append(generator)
+    gc.collect(0)  # what is younger comes first: what `with` holds, before the generator
+    next(generator)
+    del generator, itself
+    gc.collect()
+    assert [type(error) for error in seen] == [GeneratorExit]
+    with pytest.raises(NoCurrentRun):
+        current_run()
+    until(lambda: only_run(sandbox)["finished"])
 
 
 def test_left_but_not_entered() -> None:
