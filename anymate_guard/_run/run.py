@@ -15,7 +15,7 @@ from anymate_guard._run.kpis import Kpis
 Outcome = Literal["succeeded", "failed", "interrupted"]
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in one run, the worst one counts
 
-# One lock for all runs: it is held for less than a microsecond, and a forked child can replace it.
+# One lock for all runs of a process: it is held for less than a microsecond, and a forked child has another one.
 _lock = Lock()
 
 
@@ -26,7 +26,7 @@ class Run:
     defaults apply. Fractions of seconds add up exactly, and the total is rounded half up once, at the end.
     """
 
-    __slots__ = ("_closed", "_entries_room", "_ns_room", "_outcome", "_process_key", "_run_id")
+    __slots__ = ("_closed", "_entries_room", "_lock", "_ns_room", "_outcome", "_process_key", "_run_id")
 
     def __init__(self, process_key: str, run_id: int | None = None) -> None:
         self._process_key = process_key
@@ -37,6 +37,7 @@ class Run:
         self._entries_room = -1
         self._ns_room = -1
         self._closed: tuple[int | None, int | None] | None = None
+        self._lock = _lock  # by which it is known in a forked child, where nobody would send what is recorded
 
     @property
     def process_key(self) -> str:
@@ -78,11 +79,11 @@ class Run:
         Raises:
             TypeError: When it is not a whole number (bool included).
             ValueError: When it is negative, or the total would pass 2 147 483 647.
-            RuntimeError: When the run is finished.
+            RuntimeError: When the run is finished, or belongs to the process that forked this one.
         """
         if type(count) is int:
             with _lock:
-                if 0 <= count <= self._entries_room:
+                if 0 <= count <= self._entries_room and self._lock is _lock:
                     self._entries_room -= count
                     return
         self._record(checked_entries(count), None)
@@ -96,7 +97,7 @@ class Run:
         Raises:
             TypeError: When it is not a number or timedelta (bool included).
             ValueError: When it is negative, infinite or NaN, or the total would pass 2 147 483 647 s.
-            RuntimeError: When the run is finished.
+            RuntimeError: When the run is finished, or belongs to the process that forked this one.
         """
         self._record(None, checked_nanoseconds(seconds))
 
@@ -110,7 +111,7 @@ class Run:
         Raises:
             TypeError: When a value is not a number (bool included).
             ValueError: When a value is negative, infinite, NaN or too large.
-            RuntimeError: When the run is finished.
+            RuntimeError: When the run is finished, or belongs to the process that forked this one.
         """
         self._record(
             None if entries is None else checked_entries(entries),
@@ -127,18 +128,33 @@ class Run:
         Raises:
             TypeError: When it is not a `Kpis`.
             ValueError: When a total would pass 2 147 483 647.
-            RuntimeError: When the run is finished.
+            RuntimeError: When the run is finished, or belongs to the process that forked this one.
         """
         if not isinstance(kpis, Kpis):
             raise TypeError(f"merge takes a Kpis, got {kpis!r}")
         self._record(kpis.entries, None if kpis.seconds_saved is None else checked_nanoseconds(kpis.seconds_saved))
 
     def attempt(self) -> Attempt:
-        """A try inside a retry loop: `with run.attempt() as attempt:` counts only if its block succeeds."""
+        """A try inside a retry loop: `with run.attempt() as attempt:` counts only if its block succeeds.
+
+        Raises:
+            RuntimeError: When the run is finished, or belongs to the process that forked this one.
+        """
+        self._check()
         return Attempt(self)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a run can't be pickled: return a Kpis from the worker and merge() it where the guard is")
+
+    def _check(self) -> None:
+        """Refuse what would be lost."""
+        if self._lock is not _lock:
+            raise RuntimeError(
+                f"the run on {self._process_key!r} belongs to the process that forked this one: return a Kpis from the "
+                "worker and merge() it where the guard is"
+            )
+        if self._closed is not None:
+            raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")
 
     def _totals(self) -> tuple[int | None, int | None]:
         """Entries and nanoseconds so far; takes the lock to be held."""
@@ -149,8 +165,7 @@ class Run:
     ) -> None:
         """Add to totals or replace them: all that are given, or none."""
         with _lock:
-            if self._closed is not None:
-                raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")
+            self._check()
             entries_room = _take("entries", MOST, self._entries_room, entries, replace=replace, capped=capped)
             self._ns_room = _take(
                 "seconds saved", MOST * NANOSECONDS, self._ns_room, nanoseconds, replace=replace, capped=capped
@@ -189,7 +204,7 @@ class Attempt(Run):
             raise RuntimeError("an attempt is left, but was not entered")
         self._scope.leave()
         entries, nanoseconds = close(self, "succeeded" if error is None else "failed")
-        if error is None:
+        if error is None and self._lock is _lock:  # else a forked child leaves what is its parent's
             # Each recording fitted when it was made; a loop must not redo its work because their sum does not.
             self._parent._record(entries, nanoseconds, capped=True)
 

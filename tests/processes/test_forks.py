@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 
 import pytest
 
@@ -67,6 +68,64 @@ def test_pool_of_forked_workers(sandbox: Sandbox) -> None:
         """
     assert run(text)[0] == 0
     assert finished(sandbox) == [(110, None)]
+
+
+RECORDS = """
+records = [
+    lambda: run.add_entries(),
+    lambda: run.add_seconds_saved(1),
+    lambda: run.set_kpis(entries=1),
+    lambda: run.merge(Kpis(1)),
+    lambda: run.attempt(),
+    lambda: attempt.add_entries(),
+]
+
+def refused(record):
+    try:
+        record()
+    except RuntimeError as error:
+        return str(error)
+"""
+
+
+def test_recording_on_an_inherited_run(sandbox: Sandbox) -> None:
+    """What a forked worker would record on its copy of the run is refused, as it would be lost: it returns a Kpis."""
+    text = """
+        from anymate_guard import Kpis
+
+        def work(number):
+            return [refused(record) for record in records], run.entries
+
+        with anymate_run("k") as run:
+            run.add_entries(2)
+            with run.attempt() as attempt:
+                with multiprocessing.get_context("fork").Pool(1) as pool:
+                    ((complaints, entries),) = pool.map(work, [1])
+                    pool.close()
+                    pool.join()
+        say(len(complaints), entries, *{text for text in complaints})
+        """
+    status, said, complaint = run(RECORDS + textwrap.dedent(text))
+    assert (status, complaint) == (0, "")
+    assert said.startswith("6 2 the run on 'k' belongs to the process that forked this one: return a Kpis")
+    assert said.count("\n") == 1
+    assert finished(sandbox) == [(2, None)]
+
+
+def test_child_that_unwinds_through_an_attempt(sandbox: Sandbox) -> None:
+    """A forked child that leaves an attempt by itself does so quietly; the attempt counts once, in its parent."""
+    text = """
+        with anymate_run("k") as run:
+            with run.attempt() as attempt:
+                attempt.add_entries(2)
+                child = os.fork()
+                if child:
+                    say(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        if child == 0:
+            os._exit(5)
+        """
+    assert run(text) == (0, "5\n", "")
+    assert finished(sandbox) == [(2, None)]
 
 
 def test_terminated_child_dies_of_the_signal(sandbox: Sandbox) -> None:
