@@ -30,12 +30,13 @@ class Delivery(NamedTuple):
 
     Attributes:
         finish: What was sent, or not.
-        state: "acknowledged"; "left" to others in the run; "owed" still; "refused" for good.
+        state: "acknowledged"; "uncertain", which counts as that; "left" to others in the run; "owed" still; "refused"
+            for good.
         trouble: What stood in the way.
     """
 
     finish: Finish
-    state: Literal["acknowledged", "left", "owed", "refused"] = "acknowledged"
+    state: Literal["acknowledged", "uncertain", "left", "owed", "refused"] = "acknowledged"
     trouble: Trouble | None = None
 
 
@@ -61,7 +62,7 @@ def settle_claimed(
                 if way.clock() < until:
                     delivery = yield from deliver(way, finishes, until)
                     yield from _tell(way, delivery)
-                    all_well &= delivery.state in {"acknowledged", "left"}
+                    all_well &= delivery.state not in {"owed", "refused"}
                 if delivery is None or isinstance(delivery.trouble, UnreachableError | AuthenticationError):
                     rest = owed[place if delivery is None else place + 1 :]
                     # Not waiting for the disk: after a power cut they are owed, or claimed by a dead program.
@@ -92,7 +93,7 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
             return Delivery(rest[-1], "owed", delivery.trouble)
         if rest:
             yield from _tell(way, delivery)
-        closed |= delivery.state == "acknowledged"
+        closed |= delivery.state in {"acknowledged", "uncertain"}
     return delivery
 
 
@@ -147,7 +148,7 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
         return (yield from _deliver_one(way, again, until))
     if refused:
         return Delivery(finish, "refused", trouble)
-    return Delivery(finish, "acknowledged" if len(uncertain) == len(finish.rows) else "left")
+    return Delivery(finish, "uncertain" if len(uncertain) == len(finish.rows) else "left")
 
 
 def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
@@ -206,7 +207,7 @@ def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *,
 def report_failure(way: Way, delivery: Delivery) -> Life[None]:
     """Report the failure that belongs to a finish, after it: Anymate may forget it with the finish."""
     finish = delivery.finish
-    if finish.failure is None or delivery.state not in {"acknowledged", "refused"}:
+    if finish.failure is None or delivery.state in {"left", "owed"}:
         return
     about = {"process_key": finish.process_key, "run_id": finish.run_id}
     try:

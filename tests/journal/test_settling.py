@@ -184,6 +184,7 @@ def test_before_the_machine_was_started(sandbox: Sandbox, file: Path, rows: Rows
     settle()
     (line,) = lines("anymate.finish_uncertain")
     assert "entries=1" in line
+    assert lines("anymate.finish_delivered") == []
     assert rows() == []
     assert credited(sandbox) == {"a": None}
 

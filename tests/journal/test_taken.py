@@ -14,6 +14,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import until
 
 Rows = Callable[[], list[Row]]
@@ -79,3 +80,21 @@ def test_bot_that_was_taken_for_dead_while_it_left(sandbox: Sandbox, file: Path,
     until(lambda: journal_at(file.parent).idle)
     until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [2]
+
+
+def test_bot_that_was_taken_for_dead_while_it_finished(
+    sandbox: Sandbox, way: FaultProxy, file: Path, lines: Callable[[str], list[str]]
+) -> None:
+    """A bot whose finish another program took, and that finds its run closed, does not say that it has finished it."""
+
+    def take(exchange: Exchange) -> None:
+        another_program(file, SENDING)
+        exchange.answer(404, {"message": "The run is not open."})
+
+    way.break_next("FinishRun", take)
+    with anymate_run("a") as run:
+        run.add_entries(2)
+    (line,) = lines("anymate.finish_")
+    assert line.startswith("WARNING anymate.finish_uncertain")
+    assert "entries=2" in line
+    assert lines("anymate.run_finished") + lines("anymate.run_left") == []
