@@ -26,10 +26,9 @@ from anymate_guard._process.locks import Lock
 from anymate_guard._process_key import is_process_key
 from anymate_guard._run.amounts import MOST, NANOSECONDS
 from anymate_guard._run.kpis import Kpis
-from anymate_guard._run.run import SEVERITY, Outcome
+from anymate_guard._run.run import SEVERITY, Outcome, Recorded
 
 State = Literal["starting", "open", "finishing", "done", "refused"]
-Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
 
 _STATES = frozenset(get_args(State))
 _OUTCOMES = frozenset(get_args(Outcome))

@@ -12,6 +12,8 @@ from anymate_guard._run.amounts import MOST, NANOSECONDS, checked_entries, check
 from anymate_guard._run.current import Scope
 from anymate_guard._run.kpis import Kpis
 
+Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
+Rooms = tuple[int, int]  # what can still be added of both
 Outcome = Literal["succeeded", "failed", "interrupted"]
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in one run, the worst one counts
 
@@ -36,7 +38,7 @@ class Run:
         # one comparison: -1 is "nothing recorded yet" or "finished", which the slow path tells apart.
         self._entries_room = -1
         self._ns_room = -1
-        self._closed: tuple[int | None, int | None] | None = None
+        self._closed: Recorded | None = None
         self._lock = _lock  # by which it is known in a forked child, where nobody would send what is recorded
 
     @property
@@ -99,7 +101,12 @@ class Run:
             ValueError: When it is negative, infinite or NaN, or the total would pass 2 147 483 647 s.
             RuntimeError: When the run is finished, or belongs to the process that forked this one.
         """
-        self._record(None, checked_nanoseconds(seconds))
+        nanoseconds = checked_nanoseconds(seconds)
+        with _lock:
+            if nanoseconds <= self._ns_room and self._lock is _lock:
+                self._ns_room -= nanoseconds
+                return
+        self._record(None, nanoseconds)
 
     def set_kpis(self, *, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None) -> None:
         """Replace totals; one that is not given stays.
@@ -156,21 +163,37 @@ class Run:
         if self._closed is not None:
             raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")
 
-    def _totals(self) -> tuple[int | None, int | None]:
+    def _totals(self) -> Recorded:
         """Entries and nanoseconds so far; takes the lock to be held."""
-        return self._closed or (_used(MOST, self._entries_room), _used(MOST * NANOSECONDS, self._ns_room))
+        used = _used(self._entries_room, self._ns_room)  # first, as there is no room any more once it is closed
+        return self._closed or used
 
     def _record(
         self, entries: int | None, nanoseconds: int | None, *, replace: bool = False, capped: bool = False
     ) -> None:
         """Add to totals or replace them: all that are given, or none."""
-        with _lock:
+        while True:
             self._check()
-            entries_room = _take("entries", MOST, self._entries_room, entries, replace=replace, capped=capped)
-            self._ns_room = _take(
-                "seconds saved", MOST * NANOSECONDS, self._ns_room, nanoseconds, replace=replace, capped=capped
+            old = self._entries_room, self._ns_room
+            new = (
+                _take("entries", MOST, old[0], entries, replace=replace, capped=capped),
+                _take("seconds saved", MOST * NANOSECONDS, old[1], nanoseconds, replace=replace, capped=capped),
             )
-            self._entries_room = entries_room
+            if self._exchange(old, new):
+                return
+
+    def _exchange(self, old: Rooms, new: Rooms, closed: Recorded | None = None, outcome: Outcome | None = None) -> bool:
+        """Put new rooms in place of those that they were made from; False if these are others by now.
+
+        Nothing is called in between, as a signal handler could come there, and record in this very thread.
+        """
+        old_entries, old_ns = old
+        with _lock:
+            if self._closed is None and self._entries_room == old_entries and self._ns_room == old_ns:
+                self._entries_room, self._ns_room = new
+                self._closed, self._outcome = closed, outcome
+                return True
+        return False
 
 
 class Attempt(Run):
@@ -209,20 +232,18 @@ class Attempt(Run):
             self._parent._record(entries, nanoseconds, capped=True)
 
 
-def totals(run: Run) -> tuple[int | None, int | None]:
+def totals(run: Run) -> Recorded:
     """Entries and nanoseconds recorded so far."""
     with _lock:
         return run._totals()
 
 
-def close(run: Run, outcome: Outcome) -> tuple[int | None, int | None]:
+def close(run: Run, outcome: Outcome) -> Recorded:
     """Refuse further recording and give the totals back: entries and nanoseconds."""
-    with _lock:
-        if run._closed is None:
-            run._closed = run._totals()
-            run._entries_room = run._ns_room = -1
-            run._outcome = outcome
-        return run._closed
+    while run._closed is None:
+        rooms = run._entries_room, run._ns_room
+        run._exchange(rooms, (-1, -1), _used(*rooms), outcome)
+    return run._closed
 
 
 def set_run_id(run: Run, run_id: int) -> None:
@@ -230,8 +251,8 @@ def set_run_id(run: Run, run_id: int) -> None:
     run._run_id = run_id
 
 
-def _used(most: int, room: int) -> int | None:
-    return None if room < 0 else most - room
+def _used(entries_room: int, ns_room: int) -> Recorded:
+    return None if entries_room < 0 else MOST - entries_room, None if ns_room < 0 else MOST * NANOSECONDS - ns_room
 
 
 def _take(what: str, most: int, room: int, amount: int | None, *, replace: bool, capped: bool) -> int:

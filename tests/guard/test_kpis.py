@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anymate_guard import Kpis, NoCurrentRun, Run, anymate_run, current_run
+from anymate_guard._run.run import close
 from anymate_guard.sandbox import Sandbox
 
 MOST = 2_147_483_647
@@ -199,6 +202,70 @@ def test_recording_from_many_threads(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert run.kpis == Kpis(16_000, 1_600)
+
+
+class Between:
+    """Does something once, at one of the moments at which Python may call a signal handler in this thread."""
+
+    def __init__(self, moment: int, do: Callable[[], object]) -> None:
+        self.done = False
+        self._left = moment
+        self._do = do
+
+    def __call__(self, *_: object) -> None:
+        """Take part in whatever Python does next, as `sys.setprofile` lets it."""
+        self._left -= 1
+        if self._left == 0:
+            sys.setprofile(None)
+            self.done = True
+            self._do()
+
+
+RECORDS: list[tuple[Callable[[Run], object], Kpis]] = [
+    (lambda run: run.add_entries(2), Kpis(2)),
+    (lambda run: run.add_seconds_saved(2), Kpis(None, 2)),
+    (lambda run: run.merge(Kpis(2, 2)), Kpis(2, 2)),
+    (lambda run: run.set_kpis(), Kpis()),
+]
+
+
+@pytest.mark.parametrize(("record", "recorded"), RECORDS)
+@pytest.mark.parametrize("before", [Kpis(), Kpis(8, 8)])
+def test_recording_in_the_midst_of_another(record: Callable[[Run], object], recorded: Kpis, before: Kpis) -> None:
+    """What a signal handler records while the same thread records adds up with it, wherever it comes."""
+    for moment in itertools.count(1):
+        run = Run("invoice-intake")
+        run.merge(before)
+        between = Between(moment, lambda run=run: run.merge(Kpis(1, 1)))  # type: ignore[misc]
+        sys.setprofile(between)
+        record(run)
+        sys.setprofile(None)
+        if not between.done:
+            break
+        assert run.kpis == before + recorded + Kpis(1, 1), moment
+    assert moment > 2
+
+
+def test_recording_in_the_midst_of_the_end() -> None:
+    """What a signal handler records while its run is finished counts, or is refused."""
+    for moment in itertools.count(1):
+        run = Run("invoice-intake")
+        refused: list[RuntimeError] = []
+
+        def record(run: Run = run, refused: list[RuntimeError] = refused) -> None:
+            try:
+                run.merge(Kpis(1, 1))
+            except RuntimeError as error:
+                refused.append(error)
+
+        between = Between(moment, record)
+        sys.setprofile(between)
+        totals = close(run, "succeeded")
+        sys.setprofile(None)
+        if not between.done:
+            break
+        assert (run.kpis, totals[0]) == ((Kpis(), None) if refused else (Kpis(1, 1), 1)), moment
+    assert moment > 2
 
 
 def test_kpis_add() -> None:
