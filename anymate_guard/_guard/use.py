@@ -9,7 +9,7 @@ from anymate_guard import _log
 from anymate_guard._api.client import AnymateClient, check_proxies
 from anymate_guard._guard import driver
 from anymate_guard._guard.defaults import default_process_key, shared_client
-from anymate_guard._guard.outcomes import message_of, outcome_of
+from anymate_guard._guard.failures import message_of
 from anymate_guard._guard.threads import in_thread, waiting_for
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
@@ -18,7 +18,7 @@ from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.sharing import Place, Shared
 from anymate_guard._process import signals
 from anymate_guard._run.current import Scope
-from anymate_guard._run.run import Run
+from anymate_guard._run.run import Run, outcome_of
 
 
 class Use:

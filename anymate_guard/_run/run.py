@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Literal, NoReturn, SupportsIndex
 
+from anymate_guard._process import signals
 from anymate_guard._process.fork import in_child
 from anymate_guard._process.locks import Lock
 from anymate_guard._run.amounts import MOST, NANOSECONDS, checked_entries, checked_nanoseconds
@@ -19,6 +20,19 @@ SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in
 
 # One lock for all runs of a process: it is held for less than a microsecond, and a forked child has another one.
 _lock = Lock()
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """How a body ended that raised this.
+
+    A signal is an interruption, and so is what is no `Exception`: KeyboardInterrupt, a cancelled task of asyncio or
+    trio, a greenlet that is killed. The exception is SystemExit, which says by its code whether all went well.
+    """
+    if error is None:
+        return "succeeded"
+    if isinstance(error, SystemExit) and not signals.raised(error):
+        return "succeeded" if error.code is None or error.code == 0 else "failed"
+    return "failed" if isinstance(error, Exception) else "interrupted"
 
 
 class Run:
@@ -226,8 +240,9 @@ class Attempt(Run):
         if self._scope is None:
             raise RuntimeError("an attempt is left, but was not entered")
         self._scope.leave()
-        entries, nanoseconds = close(self, "succeeded" if error is None else "failed")
-        if error is None and self._lock is _lock:  # else a forked child leaves what is its parent's
+        outcome = outcome_of(error)
+        entries, nanoseconds = close(self, outcome)
+        if outcome == "succeeded" and self._lock is _lock:  # else a forked child leaves what is its parent's
             # Each recording fitted when it was made; a loop must not redo its work because their sum does not.
             self._parent._record(entries, nanoseconds, capped=True)
 

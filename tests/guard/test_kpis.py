@@ -331,6 +331,23 @@ def test_attempt_counts_if_it_succeeds(run: Run) -> None:
     assert (attempt.outcome, run.kpis) == ("succeeded", Kpis(3, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("end", "outcome", "counted"),
+    [
+        (SystemExit(), "succeeded", Kpis(3)),
+        (SystemExit(0), "succeeded", Kpis(3)),
+        (SystemExit(1), "failed", Kpis()),
+        (KeyboardInterrupt(), "interrupted", Kpis()),
+    ],
+)
+def test_attempt_that_ends_the_program(sandbox: Sandbox, end: BaseException, outcome: str, counted: Kpis) -> None:
+    """An attempt ends as a run does: `sys.exit(0)` is a success, whose work counts, and Ctrl-C is an interruption."""
+    with pytest.raises(type(end)), anymate_run("invoice-intake") as run, run.attempt() as attempt:
+        attempt.add_entries(3)
+        raise end
+    assert (attempt.outcome, run.outcome, run.kpis) == (outcome, outcome, counted)
+
+
 def test_current_run_in_an_attempt(sandbox: Sandbox) -> None:
     """Inside an attempt current_run gives the attempt, after it the run; attempts nest."""
     with anymate_run("invoice-intake") as run:

@@ -15,7 +15,7 @@ from anymate_guard import Run
 from anymate_guard._commands.exec.kpi_file import KpiFile, kpi_file
 from anymate_guard._commands.exec.last_words import LastWords
 from anymate_guard._commands.terminal import quoted, say
-from anymate_guard._guard.outcomes import Told
+from anymate_guard._guard.failures import Told
 from anymate_guard._settings import SECRETS, variable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
