@@ -7,10 +7,8 @@ class Told(Exception):
     """A failure whose text is all there is to tell: its type means nothing to people."""
 
 
-def message_of(error: BaseException | None) -> str:
+def message_of(error: BaseException) -> str:
     """What to report of a failure: its type and text, and those of its cause."""
-    if error is None:
-        return ""
     message = _described(error)
     return f"{message} (caused by {_described(error.__cause__)})" if error.__cause__ is not None else message
 
@@ -21,5 +19,5 @@ def _described(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception:  # noqa: BLE001  # whatever the program's __str__ raises
+    except BaseException:  # noqa: BLE001  # whatever the program's __str__ raises, its own exception is on its way
         return name

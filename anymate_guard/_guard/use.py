@@ -128,7 +128,8 @@ class Use:
     def _leave(self, error: BaseException | None, way: Way) -> None:
         if os.getpid() != self._process:  # a forked child leaves it to its parent
             return
-        outcome, failure = outcome_of(error), message_of(error)
+        outcome = outcome_of(error)
+        failure = message_of(error) if error is not None and self._options.reports(outcome) else None
         life = leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
         self._driver.run(life)
 

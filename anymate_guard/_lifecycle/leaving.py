@@ -15,7 +15,7 @@ from anymate_guard.errors import ApiError, UnreachableError
 
 
 def leaving(
-    program: Program, place: Place, way: Way, options: Options, *, outcome: Outcome, failure: str
+    program: Program, place: Place, way: Way, options: Options, *, outcome: Outcome, failure: str | None
 ) -> Life[None]:
     """Get a guard out of its run; the last one out finishes it.
 
@@ -25,14 +25,13 @@ def leaving(
         way: The way to Anymate, within the deadline.
         options: What the guard asks for.
         outcome: How its body ended.
-        failure: What to report if the body failed and that is asked for.
+        failure: What to report of it; None if nothing is.
 
     Raises:
         AnymateGuardError: The body succeeded, the finish could not be delivered, and the options require it.
     """
-    message = failure if outcome == "failed" and options.report_failure else None
     try:
-        left = program.leave(place, way, outcome, zeros=options.zeros(outcome), failure=message)
+        left = program.leave(place, way, outcome, zeros=options.zeros(outcome), failure=failure)
         if left is None:
             return
         shared, last = left

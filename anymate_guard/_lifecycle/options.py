@@ -27,6 +27,10 @@ class Options:
         """Whether KPIs that were not recorded count as 0, for a body that ended like this."""
         return self.default_credit == "never" or (self.default_credit == "succeeded" and outcome != "succeeded")
 
+    def reports(self, outcome: Outcome) -> bool:
+        """Whether people are to be told of a body that ended like this."""
+        return self.report_failure and outcome == "failed"
+
 
 @attrs.frozen
 class Mate:

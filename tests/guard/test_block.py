@@ -155,16 +155,40 @@ def test_failure_is_reported_after_the_finish(sandbox: Sandbox) -> None:
     assert [failure["message"] for failure in sandbox.failures()] == ["ValueError: no VAT number"]
 
 
-def test_failure_without_a_text(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("trouble", [RuntimeError, KeyboardInterrupt])
+def test_failure_without_a_text(sandbox: Sandbox, trouble: type[BaseException]) -> None:
     """An exception whose text can't be had is reported by its name, and comes out all the same."""
 
     class Mute(Exception):
         def __str__(self) -> str:
-            raise RuntimeError
+            raise trouble
 
     with pytest.raises(Mute), anymate_run("invoice-intake", report_failure=True):
         raise Mute
     assert [failure["message"] for failure in sandbox.failures()] == ["Mute"]
+
+
+@pytest.mark.parametrize("options", [{}, {"report_failure": True}])
+def test_text_that_nobody_asked_for(sandbox: Sandbox, options: dict[str, Any]) -> None:
+    """The text of an exception, which may take its time, is made only when it is reported: once, for a failure."""
+    texts = []
+
+    class Story:
+        def __str__(self) -> str:
+            texts.append("made")
+            return "a long story"
+
+    class Slow(Story, Exception):
+        pass
+
+    class Stop(Story, KeyboardInterrupt):
+        pass
+
+    for kind in (Slow, Stop):
+        with pytest.raises(kind), anymate_run("invoice-intake", **options):
+            raise kind
+    assert [failure["message"] for failure in sandbox.failures()] == ["Slow: a long story"] * len(options)
+    assert len(texts) == len(options)
 
 
 @pytest.mark.parametrize("error", [None, KeyboardInterrupt(), SystemExit(0)])

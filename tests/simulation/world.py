@@ -240,7 +240,7 @@ class World:
         try:
             begun = self.machine.now
             outcome: Outcome = "failed" if plan.fails else "succeeded"
-            failure = str(self.guards.index(guard))
+            failure = str(self.guards.index(guard)) if options.reports(outcome) else None
             life = leaving(program, place, self._way(guard.username), options, outcome=outcome, failure=failure)
             yield from self._drive(guard, life)
             self._check_time(guard, begun, DEADLINE)
