@@ -45,44 +45,55 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._move_to(folder)
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
+        self.losses = 0  # how often the file or its log was found replaced while it was open
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
         self.checkpointing = Lock()  # while a second connection is open
         self._warning = Lock()
         self._warned = -_HOUR
         self._connection: Connection | None = None
-        self._inode = 0
+        self._opened = 0, 0  # the file, and the log beside it that is a part of it
+        self._fresh = True  # whether nothing was done yet since it was opened
         self._durable = True
         self._unnamed: list[Path] = []  # folders and a file whose names may not be on the disk yet
         self._synced: object = None  # what the log looked like before it was last made durable
 
     def connect(self) -> bool:
-        """See that the file that has its name now is open; True if it was opened just now.
+        """See that the file that has its name now is open, and its log; True if they were opened just now.
 
         Raises:
             sqlite3.Error: It can't be used.
             OSError: It can't be made.
         """
-        if self._connection is not None and inode(self._name) != self._inode:
-            self.disconnect()  # it was moved aside or deleted
+        if self._connection is not None and self._named() != self._opened:
+            self.disconnect()
         if self._connection is not None:
             return False
-        self._make()
-        self._inode = inode(self._name)
-        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        if not self.checkpointing.acquire(blocking=False):  # a second connection would share its memory of an old log
+            raise sqlite3.OperationalError("its old log is locked")
         try:
-            self._prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+            self._open()
+        finally:
+            self.checkpointing.release()
         return True
 
     def disconnect(self) -> None:
         """Close the file."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        if connection is None:
+            return
+        named = self._named()
+        if named != self._opened:
+            self.losses += 1
+        if named[1] != self._opened[1]:
+            # A cleaner deleted the log, or a program that sqlite took for the last one: its locks are gone when this
+            # one opens and closes the file elsewhere, to copy the folder, say. Closed now, sqlite would put the log
+            # over what others have written since, and delete theirs. Interrupted it does neither, if there is
+            # something in the log: nobody reads this number.
+            with contextlib.suppress(*TROUBLE):
+                connection.execute("PRAGMA application_id = 0")
+            connection.interrupt()
+        connection.close()
 
     def transaction(self, work: Callable[[Tables], T], *, write: bool) -> T:
         """Do all of some work, or nothing; while writing, nobody else changes anything."""
@@ -92,6 +103,7 @@ class Database:
         try:
             result = work(Tables(connection))
             connection.execute("COMMIT")
+            self._fresh = False
         finally:
             self.committed = not connection.in_transaction
             if not self.committed:
@@ -121,6 +133,17 @@ class Database:
         if due:
             emit("warning", "anymate.journal_unavailable", path=str(self.path), error=str(error), remedy=remedy)
 
+    def _open(self) -> None:
+        self._make()
+        self._opened, self._fresh = (inode(self._name), 0), True
+        connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._opened = connection, (self._opened[0], inode(self._log))  # now there is one
+
     def _sync(self) -> None:
         for name in list(self._unnamed):
             _sync_folder(name.parent)
@@ -130,12 +153,13 @@ class Database:
             return  # each transaction was
         with contextlib.suppress(FileNotFoundError):
             self._synced = looks = self._looks()
-            log = os.open(f"{self.path}-wal", os.O_RDWR)
+            log = os.open(self._log, os.O_RDWR)
             try:
                 os.fsync(log)
             finally:
                 os.close(log)
-            if looks[0] > _LARGEST_LOG:
+            # The log of the open connection only: sqlite has one memory for both, and would take the other log for it.
+            if looks[0] > _LARGEST_LOG and self._named() == self._opened:
                 with self.checkpointing, contextlib.closing(sqlite3.connect(self.path, timeout=0)) as another:
                     how = "TRUNCATE" if looks[0] > _TOO_LARGE else "PASSIVE"
                     with contextlib.suppress(sqlite3.OperationalError):  # others are at it
@@ -147,14 +171,21 @@ class Database:
             return not self._durable and self._looks() != self._synced
         return False
 
+    def _named(self) -> tuple[int, int]:
+        """Which file and which log have their names now; 0 for none."""
+        try:
+            return inode(self._name), inode(self._log)
+        except OSError:  # something else is in the place of their folder, say
+            return 0, 0
+
     def _looks(self) -> tuple[int, int]:
-        status = os.stat(f"{self.path}-wal")  # noqa: PTH116  # a suffix, not a path
+        status = os.stat(self._log)  # noqa: PTH116  # a suffix, not a path
         return status.st_size, status.st_mtime_ns
 
     def _move_to(self, folder: Path) -> None:
         self.folder = folder
         self.path, self.locks = folder / "journal.sqlite3", folder / "owners.lock"
-        self._name = str(self.path)  # a Path takes longer to look at
+        self._name, self._log = f"{self.path}", f"{self.path}-wal"  # a Path takes longer to look at
 
     def _make(self) -> None:
         """Make the folder and the file, unless they are there; take another folder if these can't be believed."""
@@ -201,18 +232,18 @@ class Database:
         connection.execute("PRAGMA journal_size_limit = 0")  # or a log that was long once would be for ever
 
     def recover(self, error: Exception) -> str:
-        """See that the next operation can start afresh; what people can do comes back."""
+        """See that the next operation can start afresh; what people can do comes back, or nothing: it may be well."""
         if is_locked(error):
             return "close the program that holds it"
         self.disconnect()
         if isinstance(error, Newer):
             return "upgrade anymate_guard, or set ANYMATE_STATE_DIR to another folder"
         if _is_damaged(error):
-            return self._move_aside(error)
+            return self._move_aside(error) if self._fresh else ""
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"
 
     def _move_aside(self, error: Exception) -> str:
-        if inode(self._name) != self._inode:
+        if inode(self._name) != self._opened[0]:
             return "another program has moved it away: try again"
         now = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.perf_counter_ns()}"
         aside = self.path.with_name(f"{self.path.name}.corrupt-{now}")

@@ -49,7 +49,7 @@ class Journal:
         self._wanted: dict[int, Row | None] = {}
         self._entries: dict[int, Entry] = {}
         self._written: dict[int, Row] = {}  # what the file holds of it
-        self._number = 0  # of the file that holds it
+        self._file = 0, 0  # which file that is: its number, and the losses before it
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unseen: dict[int, Row | None] = {}  # what that transaction has written
         self._unsynced = False
@@ -209,6 +209,8 @@ class Journal:
                 except TROUBLE as error:
                     signals.let_pass(error)
                     failure, remedy = error, self._database.recover(error)
+            if not remedy:
+                continue
             hopeless = again and not (self._written or is_locked(failure))
             again = True
             if hopeless or time.monotonic() >= end:
@@ -273,10 +275,11 @@ class Journal:
 
     def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
-        if self._number != self._database.number:
+        file = self._database.number, self._database.losses
+        if self._file != file:
             self._written.clear()
             self._unseen.clear()
-            self._number = self._database.number
+            self._file = file
         # What is not there any more was taken by another program.
         self._written.update({number: row for number, row in self._unseen.items() if row is not None})
         held = {row.id: row for row in rows.of_owner(self.owner.id)}

@@ -24,7 +24,7 @@ from anymate_guard._journal import recorder
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.database import Database
 from anymate_guard._journal.journals import close_all, journal_at
-from anymate_guard._journal.rows import Row
+from anymate_guard._journal.rows import Row, Unavailable
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
@@ -204,6 +204,65 @@ def test_damaged(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines, stateme
     assert credited(sandbox) == [3]
     assert rows() == []
     assert len(list(file.parent.glob("*.corrupt-*[0-9]"))) == len(lines("anymate.journal_unavailable")) == 1
+
+
+def lose_log(file: Path) -> None:
+    """Delete the log, and what programs share of it."""
+    for suffix in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{suffix}").unlink()
+
+
+def test_log_that_is_lost_while_it_is_put_into_the_file(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """A journal whose log is deleted is opened anew when no thread of this program has the old one in use any more."""
+    journal, held, go_on = journal_at(file.parent), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with journal._database.checkpointing:
+            held.set()
+            go_on.wait(LONGEST)
+
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(LONGEST)
+        lose_log(file)
+        with pytest.raises(Unavailable, match="locked"):
+            journal.read("", lambda _: None)
+        go_on.set()
+        thread.join()
+        until(lambda: [row.entries for row in rows()] == [3])
+
+
+def test_log_of_another_program(sandbox: Sandbox, file: Path) -> None:
+    """A long log that others have begun in the place of a deleted one is not put into the file by the old one."""
+    source = f"""
+import os, sqlite3
+other = sqlite3.connect({os.fspath(file)!r}, isolation_level=None)
+other.execute("INSERT INTO history (process_key) VALUES (zeroblob(6 << 20))")
+os._exit(0)
+"""
+    guard()
+    close_all()
+    database = Database(file.parent)
+    database.connect()
+    database.transaction(lambda tables: tables.put(Row("address", "user", "a")), write=True)
+    lose_log(file)
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=LONGEST)
+    assert database.sync()
+    database.disconnect()
+    with closing(sqlite3.connect(file)) as other:
+        assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert other.execute("SELECT max(length(process_key)) FROM history").fetchall() == [(6 << 20,)]
+
+
+def test_folder_that_is_replaced_by_a_file(sandbox: Sandbox, folder: Path) -> None:
+    """A bot whose folder is moved away, with something else in its place, goes on, and its run is finished."""
+    with anymate_run("a") as run:
+        folder.rename(folder.with_name("moved"))
+        folder.write_text("in the way")
+        run.add_entries(3)
+    assert credited(sandbox) == [3]
 
 
 @pytest.mark.parametrize("size", [6 << 20, 20 << 20])
@@ -626,6 +685,23 @@ def _watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], objec
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Watched, **kwargs))
     return lambda after: monkeypatch.setattr(Watched, "after", staticmethod(after), raising=False)
+
+
+def test_damage_that_only_an_open_connection_sees(sandbox: Sandbox, file: Path, rows: Rows, watched: Any) -> None:
+    """A journal is moved aside only when it is found damaged as it is now, not as it was when it was opened."""
+    watched(lambda _: None)
+    guard()
+
+    def be_damaged(executed: str) -> None:
+        if executed == "BEGIN IMMEDIATE":
+            watched(lambda _: None)
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    watched(be_damaged)
+    guard(entries=2)
+    assert list(file.parent.glob("*.corrupt-*")) == []
+    assert credited(sandbox) == [1, 2]
+    assert rows() == []
 
 
 INTERRUPTED = """

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from anymate_guard import AnymateClient, NotOkToRun, Settings, anymate_run
+from anymate_guard._journal.journals import close_all
 from anymate_guard.sandbox import Sandbox
 from anymate_guard.sandbox._state.tokens import CREDENTIALS
 from tests.support.faults import held, reset_before
@@ -261,6 +262,113 @@ def test_bot_that_copies_the_folder(sandbox: Sandbox) -> None:
         assert is_open(sandbox)
         bot.end()
     assert finished(sandbox) == [(11, None)]
+
+
+COPIES = """
+import shutil
+from anymate_guard._journal.journals import all_journals
+with anymate_run("k") as run:
+    run.add_entries(10)
+    say("inside")
+    sys.stdin.readline()
+    shutil.copytree(os.environ["ANYMATE_STATE_DIR"], os.environ["ANYMATE_STATE_DIR"] + " copied")
+    say("copied")
+    sys.stdin.readline()
+    run.add_entries(1)
+    all_journals()[0].look()
+    say("recorded")
+    sys.stdin.readline()
+say("left")
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def has_copied() -> Iterator[Bot]:
+    """A bot in its body that has copied the folder, and so has lost sqlite's locks."""
+    with running(COPIES) as bot:
+        bot.until("inside")
+        until(lambda: [row.entries for row, _ in rows()] == [10])
+        close_all()  # whoever ends now is the last one at the file, for all that sqlite knows
+        bot.go_on()
+        bot.until("copied")
+        yield bot
+
+
+def test_killed_after_it_copied_the_folder(sandbox: Sandbox) -> None:
+    """What a bot records after it has copied the folder, and others came and went, is credited when it is killed."""
+    with has_copied() as bot:
+        run(OTHER)
+        bot.go_on()
+        bot.until("recorded")
+        until(lambda: 11 in [row.entries for row, _ in rows()])
+        kill(bot)
+    comes_and_goes()
+    assert sorted(finished(sandbox), key=str) == [(12, None), (None, None)]
+
+
+def test_finished_after_it_copied_the_folder(sandbox: Sandbox) -> None:
+    """What a bot finishes after it has copied the folder, and others came and went, is finished for good."""
+    with has_copied() as bot:
+        run(OTHER)
+        bot.go_on()
+        bot.until("recorded")
+        bot.go_on()
+        bot.until("left")
+        until(lambda: rows() == [])
+        bot.send(signal.SIGKILL)
+        bot.dead()
+    comes_and_goes()
+    assert sorted(finished(sandbox), key=str) == [(1, None), (11, None), (None, None)]
+
+
+def test_owed_beside_a_bot_that_copied_the_folder(sandbox: Sandbox) -> None:
+    """What others leave in the journal outlasts a bot that has copied the folder before they came, and then ends."""
+    with has_copied() as bot:
+        run(OTHER)
+        bot.go_on()
+        bot.until("recorded")
+        sandbox.fail_next("FinishRun", 403)
+        run("with anymate_run('owed') as run: run.add_entries(5)")
+        bot.end()
+    assert run(DELIVER)[0] == 0
+    assert sorted(finished(sandbox), key=str) == [(11, None), (5, None), (None, None)]
+
+
+def test_killed_beside_a_bot_that_copied_the_folder(sandbox: Sandbox) -> None:
+    """What a killed bot has recorded outlasts one that copied the folder, and finds out later that others came."""
+    killed = """
+    from anymate_guard._journal.journals import all_journals
+    with anymate_run("killed") as run:
+        run.add_entries(5)
+        all_journals()[0].look()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with has_copied() as bot:
+        bot.send(signal.SIGSTOP)
+        run(OTHER)
+        run(killed)
+        bot.send(signal.SIGCONT)
+        bot.go_on()
+        bot.until("recorded")
+        bot.end()
+    assert run(DELIVER)[0] == 0
+    assert sorted(finished(sandbox), key=str) == [(11, None), (5, None), (None, None)]
+
+
+def test_log_that_is_deleted_under_idle_bots(sandbox: Sandbox) -> None:
+    """Bots that wait in their bodies keep what they recorded when somebody cleans up what is beside the journal."""
+    run(OTHER)  # whose end puts its log into the file: the next one is not all that there is
+    with at_work(10) as first, at_work(20) as second:
+        for suffix in ("-wal", "-shm"):
+            file().with_name(f"{file().name}{suffix}").unlink()
+        until(lambda: sorted(row.entries or 0 for row, alive in rows() if alive) == [10, 20])
+        first.send(signal.SIGKILL)
+        first.dead()
+        comes_and_goes()
+        assert not sandbox.runs()[1]["finished"]
+        assert second.end() == (0, "", "")
+    assert finished(sandbox) == [(None, None), (31, None)]
 
 
 def test_file_that_is_damaged_under_an_idle_bot(sandbox: Sandbox) -> None:

@@ -141,6 +141,7 @@ class Database:
     def __init__(self, file: File) -> None:
         self._file = file
         self.number = 0
+        self.losses = 0
         self.committed = True
 
     def connect(self) -> bool:
