@@ -256,7 +256,7 @@ class Journal:
         return result, view.puts
 
     def _view(self, rows: Tables, address: str) -> View:
-        now, since = time.time(), time.monotonic()
+        now, since = float(time.time()), time.monotonic()  # mocks may give whole numbers
         return View(
             rows,
             address,

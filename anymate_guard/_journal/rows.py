@@ -118,17 +118,27 @@ class Row(NamedTuple):
         return self._replace(**changes)
 
     @property
+    def columns(self) -> list[object]:
+        """The fields for sqlite, which asks the program how to keep any other type, and its clock may be a mock."""
+        return [None if value is None else plain(value) for plain, value in zip(_PLAIN, self, strict=True)]
+
+    @property
     def process(self) -> tuple[str, str]:
         """Where guards share a run."""
         return self.address, self.process_key
 
 
+_DEFAULTS = Row("", "", "")._asdict()
 _OR_NONE = {"run_id": int, "entries": int, "nanoseconds": int, "failure": str, "reason": str}
-_KINDS = frozenset(  # every way in which sqlite, which knows no bool, may give the columns of a row
+_TYPES = [  # of the columns: sqlite knows no bool
+    _OR_NONE[name] if value is None else int if value is False else type(value) for name, value in _DEFAULTS.items()
+]
+_PLAIN = [str.__str__ if kind is str else kind for kind in _TYPES]  # `str` would give the name of an enum's member
+_KINDS = frozenset(  # every way in which sqlite may give the columns of a row
     product(
         *(
-            (NoneType, _OR_NONE[name]) if value is None else (int if value is False else type(value),)
-            for name, value in Row("", "", "")._asdict().items()
+            (NoneType, kind) if value is None else (kind,)
+            for kind, value in zip(_TYPES, _DEFAULTS.values(), strict=True)
         )
     )
 )

@@ -124,11 +124,11 @@ class Tables:
 
     def put(self, row: Row) -> None:
         """Write a row."""
-        self._write(_PUT, row)
+        self._write(_PUT, row.columns)
 
     def put_mine(self, row: Row, me: int, finish: int) -> bool:
         """Write a row that is there already, as part of a finish; False if another program has taken it."""
-        return self._write(_UPDATE, (*row, row.id, me, finish)).rowcount == 1
+        return self._write(_UPDATE, (*row.columns, row.id, me, finish)).rowcount == 1
 
     def drop(self, number: int, me: int | None = None) -> None:
         """Delete a row; given an owner, only if it is that one's."""

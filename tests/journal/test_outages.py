@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from anymate_guard import UnreachableError, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
+from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import LONGEST, in_time, until
@@ -68,6 +71,15 @@ def test_deliver_during_an_outage(sandbox: Sandbox, rows: Rows) -> None:
     assert settle()
     assert finishes(sandbox) == [("a", None), ("b", None)]
     assert rows() == []
+
+
+def test_outage_by_a_mocked_clock(sandbox: Sandbox, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outage is remembered also where the bot's clock is a mock, which gives whole seconds."""
+    now = int(time.time())
+    monkeypatch.setattr(time, "time", lambda: now)
+    sandbox.close()
+    outage("a", 3)
+    assert journal_at(folder).read(defaults.shared_client().settings.api_url, lambda view: view.outage)
 
 
 def test_run_that_never_started_is_started_late(sandbox: Sandbox, rows: Rows, lines: Lines) -> None:

@@ -112,6 +112,23 @@ def test_adopted_run_of_a_guard_that_may_not_run(sandbox: Sandbox) -> None:
         assert is_open(sandbox)
 
 
+ADAPTER = 'import sqlite3; sqlite3.register_adapter(bool, lambda flag: "yes" if flag else "no")'
+WHOLE_SECONDS = "time.time = lambda now=int(time.time()): now"
+
+
+@pytest.mark.parametrize("before", [ADAPTER, WHOLE_SECONDS])
+def test_bot_that_changes_what_others_see(sandbox: Sandbox, before: str) -> None:
+    """A bot that tells sqlite how to keep its booleans, or that patches the clock, is seen and carried by others."""
+    with running(before + body(10)) as bot:
+        bot.until("inside")
+        until(lambda: 10 in [row.entries for row, _ in rows()])
+        comes_and_goes()
+        assert is_open(sandbox)
+        kill(bot)
+    comes_and_goes()
+    assert finished(sandbox) == [(12, None)]
+
+
 def test_dead_bot_before_adopters(sandbox: Sandbox) -> None:
     """What a killed bot left in a run that is over is settled also where only adopters come after it."""
     with at_work(5) as dead:
