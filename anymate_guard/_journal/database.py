@@ -192,6 +192,9 @@ class Database:
         try:
             self._make_in_folder()
         except Untrusted as error:
+            if 0 != inode(self._name) == self._opened[0]:  # others know this program by its rows and its lock there
+                self.warn(error, "make the folder this user's own")
+                return
             if self._distrusted:
                 raise
             self._distrusted = True

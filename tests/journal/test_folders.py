@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from anymate_guard import anymate_run
-from anymate_guard._journal.journals import journal_at
+from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
 from tests.processes.bots import running
@@ -96,6 +96,24 @@ def test_what_is_not_believed(
     (used,) = temporary.parent.iterdir()
     assert str(used / "journal.sqlite3") in line
     assert [row.entries for row in rows()] == [3]
+
+
+def test_folder_that_was_believed_before(
+    sandbox: Sandbox, file: Path, temporary: Path, lines: Lines, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program keeps the journal in which others see its runs, with one warning, when everybody may write to it."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        until(lambda: [row.entries for row in rows()] == [3])
+        everybody_in_its_folder(file, monkeypatch)
+        close_all()  # it opens the file anew after that, as after a fork
+        run.add_entries(1)
+        until(lambda: [row.entries for row in rows()] == [4])
+        assert not temporary.exists()
+    (line,) = lines("anymate.journal_unavailable")
+    assert "everybody can write to" in line
+    assert rows() == []
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [4]
 
 
 def test_neither_of_two_folders_is_believed(sandbox: Sandbox, file: Path, temporary: Path, lines: Lines) -> None:
