@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +32,7 @@ _FORKING = 10.0  # seconds that a fork waits for who is at the file: to make it 
 _CLOSING = 1.0  # seconds to wait for a locked file at the end
 _POLL = 0.01  # seconds between the first two tries
 _LONGEST_POLL = 0.2  # between later ones: many that ask too often hold up the one that they wait for
+_SETTLED = 10_000  # rows that are remembered as settled
 
 
 class Journal:
@@ -52,6 +54,7 @@ class Journal:
         self._file = 0, 0  # which file that is: its number, and the losses before it
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unseen: dict[int, Row | None] = {}  # what that transaction has written
+        self._settled = deque[int](maxlen=_SETTLED)  # a copy of the file that is put back may hold these again
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
         self._looked = self._swept = -_HOUR
@@ -96,6 +99,7 @@ class Journal:
     def drop(self, numbers: set[int]) -> None:
         """Delete rows that are settled, in memory; the file follows."""
         with self._lock:
+            self._settled.extend(numbers)
             for number in numbers:
                 self._entries.pop(number, None)
                 if number in self._written or number in self._unseen:
@@ -248,6 +252,7 @@ class Journal:
             self._looked = time.monotonic()
         result = rule(view)
         rows.change(view)
+        self._settled.extend(number for finish, _ in view.history for number in finish.numbers)
         if view.look and time.monotonic() - self._swept > _HOUR:
             rows.forget_history(view.now)
             self._swept = time.monotonic()
@@ -280,6 +285,8 @@ class Journal:
             self._written.clear()
             self._unseen.clear()
             self._file = file
+            for number in self._settled:
+                rows.drop(number)
         # What is not there any more was taken by another program.
         self._written.update({number: row for number, row in self._unseen.items() if row is not None})
         held = {row.id: row for row in rows.of_owner(self.owner.id)}

@@ -388,6 +388,34 @@ def test_log_that_is_deleted_under_idle_bots(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(None, None), (31, None)]
 
 
+def test_copy_that_is_put_back(sandbox: Sandbox) -> None:
+    """What a live bot has finished stays finished when a copy of the folder from before that is put back."""
+    text = """
+    with anymate_run("other"):
+        with anymate_run("k") as run:
+            run.add_entries(10)
+            say("inside")
+            sys.stdin.readline()
+        say("left")
+        sys.stdin.readline()
+    """
+    copied = file().parent.with_name("copied")
+    with running(text) as bot:
+        bot.until("inside")
+        until(lambda: 10 in [row.entries for row, _ in rows()])
+        close_all()
+        shutil.copytree(file().parent, copied)
+        bot.go_on()
+        bot.until("left")
+        shutil.rmtree(file().parent)
+        copied.rename(file().parent)
+        until(lambda: [row.process_key for row, alive in rows() if alive] == ["other"])
+        assert len(rows()) == 1
+        assert bot.end() == (0, "", "")
+    assert run(DELIVER)[0] == 0
+    assert sorted(finished(sandbox), key=str) == [(10, None), (None, None)]
+
+
 def test_file_that_is_damaged_under_an_idle_bot(sandbox: Sandbox) -> None:
     """A bot that waits in its body is seen in the file that others put in the place of a damaged one."""
     with at_work(10) as idle:
