@@ -165,6 +165,10 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
             shared.name((yield from way.call("start_run", row.process_key)))
         shared.entry.change(finish=row.finish or new_id())
         finish = Finish((shared.entry.row,), finish.known)
+        if (yield Written(shared.entry)):  # just now, and maybe without that number
+            if not finish.known:
+                way.claims.unsent.add(row.id)
+            return (yield from _finish_without_journal(shared, way))
         way.claims.unsent.discard(row.id)
         yield from way.call("finish_run", finish.run_id, finish.kpis)
     except (UnreachableError, ApiError) as error:

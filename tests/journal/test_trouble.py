@@ -28,6 +28,7 @@ from anymate_guard._journal.rows import Row, Unavailable
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
+from tests.support.faults import held, reset_before
 from tests.support.owners import another
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
@@ -400,6 +401,31 @@ def test_locked_before_the_end(sandbox: Sandbox, file: Path, rows: Rows, lines: 
         assert f"entries={3 + more}" in line
     assert until(lambda: driver.settle_all(defaults.shared_client()) and not rows())
     assert credited(sandbox) == [3 + more]
+
+
+def test_written_while_a_late_run_is_started(
+    sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finish that a look puts into the journal while its run is started is left there, as nothing claims it."""
+    monkeypatch.setenv("ANYMATE_DEADLINE", "5")
+    guard("b")
+    arrived, go_on = threading.Event(), threading.Event()
+    with locked(file):
+        way.break_next("StartRun", reset_before, times=1000)
+        late = anymate_run("a")
+        late.__enter__().add_entries(3)
+        way.heal()
+        way.break_next("StartRun", held(arrived, go_on))
+        leaving = threading.Thread(target=late.__exit__, args=(None, None, None))
+        leaving.start()
+        assert arrived.wait(LONGEST)
+    until(lambda: [row.entries for row in rows()] == [3])
+    go_on.set()
+    leaving.join()
+    (line,) = lines("anymate.finish_stored")
+    assert "entries=3" in line
+    assert driver.settle_all(defaults.shared_client())
+    assert credited(sandbox) == [1, 3]
 
 
 def test_answer_that_is_lost_while_the_journal_is_locked(sandbox: Sandbox, file: Path, rows: Rows) -> None:
