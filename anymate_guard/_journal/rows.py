@@ -133,7 +133,8 @@ _OR_NONE = {"run_id": int, "entries": int, "nanoseconds": int, "failure": str, "
 _TYPES = [  # of the columns: sqlite knows no bool
     _OR_NONE[name] if value is None else int if value is False else type(value) for name, value in _DEFAULTS.items()
 ]
-_PLAIN = [str.__str__ if kind is str else kind for kind in _TYPES]  # `str` would give the name of an enum's member
+# `str` would give the name of an enum's member.
+_PLAIN: list[Callable[[Any], object]] = [str.__str__ if kind is str else kind for kind in _TYPES]
 _KINDS = frozenset(  # every way in which sqlite may give the columns of a row
     product(
         *(
