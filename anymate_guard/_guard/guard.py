@@ -190,9 +190,8 @@ class Guard:
         return use
 
     def _forget(self, use: Use) -> None:
-        """A block is over; nothing is to be done unless an interruption came before it could be left."""
         self._free(use)
-        use.abandon()
+        use.forget()
 
     def _free(self, use: Use) -> None:
         """Let the guard be entered again."""

@@ -115,6 +115,11 @@ class Use:
         if os.getpid() == self._process:
             self._program.abandon(self._place, began=began)
 
+    def forget(self) -> None:
+        """See that nothing is left of a block that is over, if an interruption came before it could be left."""
+        self.abandon()
+        self._close()
+
     def _into_run(self, way: Way) -> Shared:
         if not self._client.settings.disabled:
             check_proxies(self._client)  # now, as an adopter calls when its body is over
@@ -142,8 +147,9 @@ class Use:
             signals.raise_asked()
 
     def _close(self) -> None:
-        if self._scope is not None:
-            self._scope.leave()
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            scope.leave()
         if self._holds_signals and os.getpid() == self._process:
             self._holds_signals = False
             signals.release()

@@ -25,7 +25,7 @@ LATE_TO_LOOK = sys.version_info[:2] == (3, 13)
 
 PRELUDE = """
 import asyncio, multiprocessing, os, signal, sys, threading, time
-from anymate_guard import anymate_run, current_run
+from anymate_guard import NoCurrentRun, anymate_run, current_run
 
 def say(*words):
     print(*words, flush=True)
