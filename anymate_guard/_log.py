@@ -21,7 +21,7 @@ Bound = Mapping[str, "Token[Any]"]
 
 
 def emit(level: str, event: str, **fields: object) -> None:
-    """Log one event; never raises what the program's processors and handlers do.
+    """Log one event; never raises what the program's processors and log handlers do.
 
     Args:
         level: "debug", "info", "warning" or "error".

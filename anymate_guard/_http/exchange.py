@@ -12,6 +12,7 @@ from typing import Any
 from anymate_guard._http.deadline_socket import Patience
 from anymate_guard._http.messages import Answer
 from anymate_guard._http.untouched import client
+from anymate_guard._process import signals
 
 MOST_BYTES = 1 << 20  # of a body
 _MOST_RECEIVED = 2 * MOST_BYTES  # for one answer in all: interim answers, head, chunks and trailers have no end either
@@ -84,8 +85,8 @@ class Connection:
             self._reader.peek(1)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
-        except OSError:
-            return False
+        except OSError as error:
+            signals.let_pass(error)
         return False
 
 

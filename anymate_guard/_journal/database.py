@@ -175,7 +175,8 @@ class Database:
         """Which file and which log have their names now; 0 for none."""
         try:
             return inode(self._name), inode(self._log)
-        except OSError:  # something else is in the place of their folder, say
+        except OSError as error:  # something else is in the place of their folder, say
+            signals.let_pass(error)
             return 0, 0
 
     def _looks(self) -> tuple[int, int]:

@@ -285,7 +285,7 @@ class Journal:
             self._written.clear()
             self._unseen.clear()
             self._file = file
-            for number in self._settled:
+            for number in tuple(self._settled):
                 rows.drop(number)
         # What is not there any more was taken by another program.
         self._written.update({number: row for number, row in self._unseen.items() if row is not None})

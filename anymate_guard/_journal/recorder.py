@@ -42,7 +42,8 @@ class _Thread(threading.Thread):
 
     def _look(self) -> None:
         global _due
-        while not self.stop.wait(max(0.0, (_due or 0.0) - time.monotonic())):
+        # Never for longer, as the clock may have been the bot's mock meanwhile.
+        while not self.stop.wait(min(_EVERY, max(0.0, (_due or 0.0) - time.monotonic()))):
             _due = time.monotonic() + _EVERY
             for journal in all_journals():
                 journal.look()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from anymate_guard._journal.rows import Unavailable
 from anymate_guard._journal.rules import Entered, deferred, enter
 from anymate_guard._journal.view import View
@@ -66,8 +68,9 @@ def _join(program: Program, fresh: Shared, place: Place, options: Options, way: 
             if options.require_start and shared.run_id is None and not way.mate.disabled:
                 program.leave(place, way, "succeeded", zeros=True, failure=None)
                 raise UnreachableError("StartRun", "the run that this program has open was not started yet")
-            # A run has one account and one journal, those that its row is of: whoever is last out goes on with them.
-            yield ActFor(shared.mate)
+            # A run has one account and one journal, those that its row is of: whoever is last out goes on with them,
+            # as patiently as its own client does.
+            yield ActFor(attrs.evolve(shared.mate, timeout=way.mate.timeout, deadline=way.mate.deadline))
             yield say("info", "run_joined", process_key=shared.run.process_key, run_id=shared.run_id)
             return shared
         if result == "abandoned":

@@ -25,7 +25,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
 from anymate_guard.sandbox import Sandbox
 from tests.support.clients import client_of
-from tests.support.waiting import LONGEST, until
+from tests.support.waiting import LONGEST, in_time, until
 
 
 def operations(sandbox: Sandbox) -> list[str]:
@@ -177,6 +177,21 @@ def test_last_one_out_is_another_user(sandbox: Sandbox) -> None:
         first.__exit__(None, None, None)
         second.__exit__(None, None, None)
     assert [run["finished"] for run in sandbox.runs()] == [True, True]
+
+
+def test_last_one_out_is_as_patient_as_its_own_client(sandbox: Sandbox) -> None:
+    """Leaving takes no longer than the settings of who leaves allow, whoever began the run."""
+    with (
+        client_of(sandbox, timeout=120, deadline=120) as patient,
+        client_of(sandbox, timeout=1, deadline=1) as other,
+    ):
+        first, second = anymate_run("a", client=patient), anymate_run("a", client=other)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        sandbox.fail_next("FinishRun", hang=True, times=99)
+        with in_time():
+            second.__exit__(None, None, None)
 
 
 def test_run_that_was_not_left_by_another_user(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

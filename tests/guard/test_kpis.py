@@ -238,8 +238,10 @@ def test_recording_in_the_midst_of_another(record: Callable[[Run], object], reco
         run.merge(before)
         between = Between(moment, lambda run=run: run.merge(Kpis(1, 1)))  # type: ignore[misc]
         sys.setprofile(between)
-        record(run)
-        sys.setprofile(None)
+        try:
+            record(run)
+        finally:
+            sys.setprofile(None)
         if not between.done:
             break
         assert run.kpis == before + recorded + Kpis(1, 1), moment
@@ -260,8 +262,10 @@ def test_recording_in_the_midst_of_the_end() -> None:
 
         between = Between(moment, record)
         sys.setprofile(between)
-        totals = close(run, "succeeded")
-        sys.setprofile(None)
+        try:
+            totals = close(run, "succeeded")
+        finally:
+            sys.setprofile(None)
         if not between.done:
             break
         assert (run.kpis, totals[0]) == ((Kpis(), None) if refused else (Kpis(1, 1), 1)), moment

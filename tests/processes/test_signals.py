@@ -356,7 +356,9 @@ def test_limit_of_the_bot_while_finishing(sandbox: Sandbox) -> None:
 SLOW = {
     "connecting": "addresses = socket.getaddrinfo\nsocket.getaddrinfo = lambda *of: 2 * addresses(*of)\n"
     "while_in(socket.socket, 'connect')",
+    "looking at a kept connection": "with anymate_run('other'): pass\nwhile_in(socket.socket, 'recv_into')",
     "opening the journal": "while_in(sqlite3, 'connect')",
+    "looking at the journal's names": "with anymate_run('other'): pass\nwhile_in(os, 'stat')",
     "writing to the disk": "while_in(os, 'fsync')",
     "logging": "while_in(logging.getLogger('anymate_guard'), 'warning')",
 }
