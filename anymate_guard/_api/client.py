@@ -153,7 +153,7 @@ class AnymateClient:
             AuthenticationError: The credentials were refused.
             UnreachableError: No usable answer before the deadline.
         """
-        payload = {"processKey": check_process_key(process_key), "message": self._masked(message)[:_LONGEST_MESSAGE]}
+        payload = {"processKey": check_process_key(process_key), "message": masked(self, message)}
         self._ask("Failure", "/api/Failure/", deadline, payload, process_key=process_key).accepted()
 
     def ok_to_run(self, process_key: str, *, deadline: Deadline | None = None) -> OkToRun:
@@ -213,10 +213,6 @@ class AnymateClient:
         reply = self._caller.until_answered(operation, signed, token.mask, deadline, about, sent_before=sent_before)
         return token, reply
 
-    def _masked(self, text: str) -> str:
-        token = self._tokens.token
-        return (token or self._tokens).mask.masked(text)
-
     def _start_over(self) -> None:
         """In a forked child: its own connections and locks, with the token that is known already."""
         self._caller = Caller(self.settings.timeout)
@@ -230,6 +226,12 @@ def check_proxies(client: AnymateClient) -> None:
         ConfigurationError: With the proxy's variable.
     """
     client._caller.check_proxies(client.settings.auth_url, client.settings.api_url)
+
+
+def masked(client: AnymateClient, message: str) -> str:
+    """A message for people as it may be stored and sent: without secrets, and not too long."""
+    token = client._tokens.token
+    return (token or client._tokens).mask.masked(message)[:_LONGEST_MESSAGE]
 
 
 def means_not_open(error: ApiError) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from anymate_guard import _log
-from anymate_guard._api.client import AnymateClient, check_proxies
+from anymate_guard._api.client import AnymateClient, check_proxies, masked
 from anymate_guard._guard import driver
 from anymate_guard._guard.defaults import default_process_key, shared_client
 from anymate_guard._guard.failures import message_of
@@ -134,7 +134,9 @@ class Use:
         if os.getpid() != self._process:  # a forked child leaves it to its parent
             return
         outcome = outcome_of(error)
-        failure = message_of(error) if error is not None and self._options.reports(outcome) else None
+        failure = None
+        if error is not None and self._options.reports(outcome):
+            failure = masked(self._client, message_of(error))
         life = leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
         self._driver.run(life)
 

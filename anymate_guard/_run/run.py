@@ -31,7 +31,7 @@ def outcome_of(error: BaseException | None) -> Outcome:
     if error is None:
         return "succeeded"
     if isinstance(error, SystemExit) and not signals.raised(error):
-        return "succeeded" if error.code is None or error.code == 0 else "failed"
+        return "succeeded" if error.code is None or (isinstance(error.code, int) and error.code == 0) else "failed"
     return "failed" if isinstance(error, Exception) else "interrupted"
 
 

@@ -65,6 +65,16 @@ def test_overwritten_step_by_step(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(58, None)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="there is no such file elsewhere")
+def test_file_that_can_not_be_read(sandbox: Sandbox) -> None:
+    """What the command does to its KPI file never ends `exec` before the command: it is warned of, once."""
+    done = run("echo entries=3 >> $ANYMATE_KPI_FILE; sleep 1; ln -sf /proc/self/mem $ANYMATE_KPI_FILE; sleep 1; exit 3")
+    assert done.returncode == 3
+    assert done.stderr.count("ANYMATE_KPI_FILE can't be read, so KPIs may be missing") == 1
+    assert "Traceback" not in done.stderr
+    assert recorded(sandbox) == [(3, None)]
+
+
 def test_removed(sandbox: Sandbox) -> None:
     """What was read before the command removed the file stays counted."""
     done = run("record entries=3; sleep 1; rm $ANYMATE_KPI_FILE")

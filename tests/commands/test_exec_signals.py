@@ -36,6 +36,14 @@ sys.exit(len(caught))
 """
 
 
+def test_supervisor_that_waits_for_no_child(sandbox: Sandbox) -> None:
+    """The exit code is the command's own also where SIGCHLD is ignored by whoever starts `exec`."""
+    words = [*COMMAND, "exec", "jobs", "--", "sh", "-c", "exit 3"]
+    text = f"import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv({words[0]!r}, {words!r})"
+    assert subprocess.run([sys.executable, "-c", text], check=False, timeout=LONGEST).returncode == 3
+    assert recorded(sandbox) == [(None, None)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_passed_on(sandbox: Sandbox, number: signal.Signals) -> None:
     """A signal goes to the command, which decides what becomes of it; the run is finished at its own end."""

@@ -86,6 +86,18 @@ def test_no_secrets(sandbox: Sandbox, folder: Path) -> None:
         assert secret.encode() not in held
 
 
+def test_secrets_in_a_failure(sandbox: Sandbox, folder: Path) -> None:
+    """The text of a failure, which may quote a secret or be long, is stored as it is sent: masked, and cut."""
+    password = sandbox.environ["ANYMATE_PASSWORD"]
+    with pytest.raises(ValueError, match="can't log in"), anymate_run("a", report_failure=True):
+        sandbox.close()
+        raise ValueError(f"can't log in with {password}" + 10_000 * "!")
+    held = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert b"can't log in with ***!!!" in held
+    assert password.encode() not in held
+    assert 5000 * b"!" not in held
+
+
 def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
     """A corrupt journal is moved aside, not deleted, with one warning that tells where; then there is a new one."""
     file.parent.mkdir()

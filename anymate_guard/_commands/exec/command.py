@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -69,6 +70,8 @@ class Command:
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._pass_on)
+        if sys.platform != "win32":
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as we may have inherited it, no exit code is told
         with kpi_file(run, self._warn) as kpis:
             process = self._started(run, kpis.path)
             last_words = LastWords(process.stderr) if process.stderr else None
@@ -136,7 +139,8 @@ class Command:
     def _send(process: subprocess.Popen[bytes], number: int) -> None:
         if sys.platform == "win32":  # which sends no other one to a single process
             number = signal.SIGTERM
-        process.send_signal(number)
+        with contextlib.suppress(PermissionError):  # it runs as another user, as sudo does, which decides for itself
+            process.send_signal(number)
 
 
 def _exit_code(code: int) -> int:

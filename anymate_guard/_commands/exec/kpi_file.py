@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -54,6 +55,7 @@ class KpiFile:
         self._warn = warn
         self._bad = 0
         self._told = False
+        self._unreadable = False
         self._begin()
 
     def __enter__(self) -> KpiFile:
@@ -70,7 +72,15 @@ class KpiFile:
         self._number = 0
 
     def read(self) -> None:
-        """Record the lines that have come to their end since the last time."""
+        """Record the lines that have come to their end since; what can't be read now is tried again."""
+        try:
+            self._read()
+        except OSError as error:
+            if not self._unreadable:
+                self._unreadable = True
+                self._warn(f"ANYMATE_KPI_FILE can't be read, so KPIs may be missing: {error}")
+
+    def _read(self) -> None:
         if self._is_another():
             if not self._told:
                 self._told = True
@@ -78,8 +88,9 @@ class KpiFile:
                     "ANYMATE_KPI_FILE was overwritten or replaced, so KPIs may be missing or counted twice: "
                     "append to it, with >> or with `anymate-guard record entries=3`"
                 )
-            self._file.close()
+            old = self._file
             self._begin()
+            old.close()
         while chunk := self._file.read(_CHUNK):
             self._beginning = (self._beginning + chunk[:_KEPT])[:_KEPT]
             *lines, rest = (self._rest + chunk.replace(b"\0", b"")).split(b"\n")  # PowerShell 5 appends in UTF-16
@@ -95,14 +106,18 @@ class KpiFile:
 
     def _is_another(self) -> bool:
         """Whether the file is no longer the one that was read so far."""
-        if not self.path.is_file():  # there was no place for one, or the command has removed it
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:  # the command has removed it
+            return False
+        if not stat.S_ISREG(now.st_mode):  # there was no place for one
             return False
         place = self._file.tell()
         shorter = self._file.seek(0, os.SEEK_END) < place
         self._file.seek(0)
         rewritten = self._file.read(len(self._beginning)) != self._beginning
         self._file.seek(place)
-        moved = self.path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        moved = now.st_ino != os.fstat(self._file.fileno()).st_ino
         return shorter or rewritten or moved
 
     def _take(self, lines: Sequence[bytes]) -> None:
