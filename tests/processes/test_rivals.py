@@ -229,6 +229,30 @@ def test_bot_that_goes_elsewhere(sandbox: Sandbox, tmp_path: Path, monkeypatch: 
     assert not list(Path("elsewhere").iterdir())
 
 
+def test_bot_whose_clock_was_ahead(sandbox: Sandbox) -> None:
+    """What is recorded is soon in the journal also after the bot's clock was a mock, which ran ahead."""
+    text = """
+    real, asked = time.monotonic, []
+
+    def ahead():
+        if len(asked) == 2 or sys._getframe(1).f_code.co_name != "_look":
+            return real()
+        asked.append("by the recorder, before it looks")
+        return real() + 1000
+
+    time.monotonic = ahead
+    with anymate_run("k") as run:
+        while len(asked) < 2:
+            time.sleep(0.01)
+        run.add_entries(3)
+        sys.stdin.readline()
+    """
+    with running(text) as bot:
+        until(lambda: [row.entries for row, _ in rows()] == [3])
+        assert bot.end() == (0, "", "")
+    assert finished(sandbox) == [(3, None)]
+
+
 def test_failure_of_who_leaves_first(sandbox: Sandbox) -> None:
     """A failure is reported by the last bot out of the run, after its FinishRun, which would wipe it."""
     with at_work(10) as last:
