@@ -271,19 +271,6 @@ os._exit(0)
         assert other.execute("SELECT max(length(process_key)) FROM history").fetchall() == [(6 << 20,)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
-def test_folder_that_is_replaced_by_a_file(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
-    """A bot whose folder is moved away, with something else in its place, goes on, and its run is finished."""
-    with anymate_run("a") as run:
-        folder.rename(folder.with_name("moved"))
-        folder.write_text("in the way")
-        run.add_entries(3)
-    assert credited(sandbox) == [3]
-    folder.unlink()
-    folder.with_name("moved").rename(folder)
-    until(lambda: rows() == [])
-
-
 @pytest.mark.parametrize("size", [6 << 20, 20 << 20])
 def test_long_log(file: Path, size: int) -> None:
     """The log in which writers note their changes first is shortened where it has grown long, while all go on."""

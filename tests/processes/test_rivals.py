@@ -195,7 +195,7 @@ def test_bot_whose_journal_is_free_again_when_its_run_starts(sandbox: Sandbox, p
     proxy.break_next("StartRun", held(arrived, go_on))
     with ExitStack() as stack:
         with locked():
-            bot = stack.enter_context(running(body(10), **SHORT, ANYMATE_API_URL=proxy.url))
+            bot = stack.enter_context(running(body(10), ANYMATE_API_URL=proxy.url))
             assert arrived.wait(LONGEST)
         go_on.set()
         until(rows)
@@ -227,6 +227,20 @@ def test_bot_that_goes_elsewhere(sandbox: Sandbox, tmp_path: Path, monkeypatch: 
         assert bot.end()[0] == 0
     assert finished(sandbox) == [(10, None), (1, None)]
     assert not list(Path("elsewhere").iterdir())
+
+
+def test_folder_that_is_replaced_by_a_file(sandbox: Sandbox) -> None:
+    """A bot whose folder is moved away, with something else in its place, goes on, and its run is finished."""
+    text = """
+    from pathlib import Path
+    folder = Path(os.environ["ANYMATE_STATE_DIR"])
+    with anymate_run("k") as run:
+        folder.rename(folder.with_name("moved"))
+        folder.write_text("in the way")
+        run.add_entries(3)
+    """
+    assert run(text, **SHORT)[0] == 0
+    assert [(one["finished"], one["overwriteEntries"]) for one in sandbox.runs()] == [(True, 3)]
 
 
 def test_bot_whose_clock_was_ahead(sandbox: Sandbox) -> None:
