@@ -59,8 +59,8 @@ class Driver:
         return Way(self._mate, time.monotonic, time.monotonic() + self._mate.deadline)
 
     def _act_for(self, mate: Mate) -> None:
-        self._mate, self.client = mate, mate.client
-        self.journal = journal_at(self.client.settings.state_dir)
+        self._mate = mate
+        self.journal = journal_at(mate.client.settings.state_dir)
 
     def run(self, life: Life[T]) -> T:
         """Do all that a life asks for, and give what it comes to.
@@ -99,7 +99,7 @@ class Driver:
             case Apply():
                 return self.journal.apply(ask.address, ask.rule, ask.patience, durable=ask.durable)
             case Call():
-                call = getattr(self.client, ask.operation)
+                call = getattr(self._mate.client, ask.operation)
                 return call(*ask.arguments, deadline=Deadline(ask.end, ask.retry))
             case ActFor():
                 self._act_for(ask.mate)

@@ -39,7 +39,7 @@ class Database:
 
     Args:
         folder: Where it is; made if missing, for its user only. One that others may write to is not believed, and a
-            folder of this user's under the temporary directory is taken instead.
+            folder of this user's under the temporary directory is taken instead, unless the file in it was open before.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class Database:
         self.losses = 0  # how often the file or its log was found replaced while it was open
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
-        self.checkpointing = Lock()  # while a second connection is open
+        self.checkpointing = Lock()  # while a connection is opened, or a second one is open
         self._warning = Lock()
         self._warned = -_HOUR
         self._connection: Connection | None = None

@@ -17,6 +17,7 @@ Recorded = tuple["int | None", "int | None"]  # entries and nanoseconds
 Rooms = tuple[int, int]  # what can still be added of both
 Outcome = Literal["succeeded", "failed", "interrupted"]
 SEVERITY: list[Outcome] = ["succeeded", "interrupted", "failed"]  # of guards in one run, the worst one counts
+_INSTEAD = "return a Kpis from the worker and merge() it where the guard is"
 
 # One lock for all runs of a process: it is held for less than a microsecond, and a forked child has another one.
 _lock = Lock()
@@ -165,14 +166,13 @@ class Run:
         return Attempt(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a run can't be pickled: return a Kpis from the worker and merge() it where the guard is")
+        raise TypeError(f"a run can't be pickled: {_INSTEAD}")
 
     def _check(self) -> None:
         """Refuse what would be lost."""
         if self._lock is not _lock:
             raise RuntimeError(
-                f"the run on {self._process_key!r} belongs to the process that forked this one: return a Kpis from the "
-                "worker and merge() it where the guard is"
+                f"the run on {self._process_key!r} belongs to the process that forked this one: {_INSTEAD}"
             )
         if self._closed is not None:
             raise RuntimeError(f"the run on {self._process_key!r} is finished; record before the end of its block")

@@ -92,10 +92,10 @@ def test_secrets_in_a_failure(sandbox: Sandbox, folder: Path) -> None:
     with pytest.raises(ValueError, match="can't log in"), anymate_run("a", report_failure=True):
         sandbox.close()
         raise ValueError(f"can't log in with {password}" + 10_000 * "!")
-    held = b"".join(path.read_bytes() for path in folder.iterdir())
-    assert b"can't log in with ***!!!" in held
-    assert password.encode() not in held
-    assert 5000 * b"!" not in held
+    kept = b"".join(path.read_bytes() for path in folder.iterdir())
+    assert b"can't log in with ***!!!" in kept
+    assert password.encode() not in kept
+    assert 5000 * b"!" not in kept
 
 
 def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None:
@@ -228,18 +228,18 @@ def lose_log(file: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be deleted there")
 def test_log_that_is_lost_while_it_is_put_into_the_file(sandbox: Sandbox, file: Path, rows: Rows) -> None:
     """A journal whose log is deleted is opened anew when no thread of this program has the old one in use any more."""
-    journal, held, go_on = journal_at(file.parent), threading.Event(), threading.Event()
+    journal, taken, go_on = journal_at(file.parent), threading.Event(), threading.Event()
 
     def hold() -> None:
         with journal._database.checkpointing:
-            held.set()
+            taken.set()
             assert go_on.wait(LONGEST)
 
     with anymate_run("a") as run:
         run.add_entries(3)
         thread = threading.Thread(target=hold)
         thread.start()
-        assert held.wait(LONGEST)
+        assert taken.wait(LONGEST)
         lose_log(file)
         with pytest.raises(Unavailable, match="locked"):
             journal.read("", lambda _: None)
