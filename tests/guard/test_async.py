@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from anymate_guard import AnymateClient, NoCurrentRun, UnreachableError, anymate_run, current_run
+from anymate_guard import AnymateClient, ApiError, NoCurrentRun, anymate_run, current_run
 from anymate_guard._guard import defaults, threads
 from anymate_guard._guard.driver import program
 from anymate_guard._journal.journals import all_journals
@@ -153,18 +153,15 @@ def test_exception_in_async_block(sandbox: Sandbox) -> None:
 
 def test_refused_start_in_async_code(sandbox: Sandbox) -> None:
     """What entering raises, `async with` raises; the guard can be used again."""
-    sandbox.close()
+    sandbox.fail_next("StartRun", status=400)
     guard = anymate_run("invoice-intake", require_start=True)
 
     async def main() -> None:
         async with guard:
             pass
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANYMATE_DEADLINE", "0.3")
-        with pytest.raises(UnreachableError):
-            asyncio.run(main())
-    sandbox.start()
+    with pytest.raises(ApiError):
+        asyncio.run(main())
     asyncio.run(main())
     assert len(finishes(sandbox)) == 1
 
