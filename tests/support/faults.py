@@ -29,12 +29,12 @@ def reset_after(exchange: Exchange) -> None:
 
 
 def held(arrived: threading.Event, go_on: threading.Event) -> Fault:
-    """Hold the request until it may go on; its answer is lost."""
+    """Hold the request until it may go on."""
 
     def fault(exchange: Exchange) -> None:
         arrived.set()
         go_on.wait(LONGEST)
-        exchange.forward()
+        exchange.answer(*exchange.forward())
 
     return fault
 
