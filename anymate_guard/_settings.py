@@ -7,11 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
-
-import attrs
 
 from anymate_guard import _files
 from anymate_guard._process_key import check_process_key
@@ -35,7 +34,7 @@ _SWITCH_WORDS = {
 }
 
 
-@attrs.frozen(init=False)
+@dataclass(frozen=True, init=False)
 class Settings:
     """How to reach Anymate, and how patient to be.
 
@@ -63,9 +62,9 @@ class Settings:
     """
 
     client_id: str
-    client_secret: str = attrs.field(repr=False)
+    client_secret: str = field(repr=False)
     username: str
-    password: str = attrs.field(repr=False)
+    password: str = field(repr=False)
     api_url: str
     auth_url: str
     process_key: str | None

@@ -5,13 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Mapping
-
-import attrs
+from dataclasses import dataclass
 
 Samples = dict[str, list[float]]
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Contestant:
     """What is called, and how often in one round.
 

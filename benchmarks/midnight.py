@@ -18,9 +18,8 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
 from unittest.mock import patch
-
-import attrs
 
 from anymate_guard import Settings
 from anymate_guard._api import calls
@@ -33,14 +32,14 @@ Wait = Callable[[int, str | None], float]
 Bot = Generator[float, None, None]  # yields how many seconds pass until it goes on
 
 
-@attrs.define
+@dataclass
 class Server:
     """Takes so many requests in each second; answers 429 to the rest, with Retry-After or without."""
 
     rate: int
     retry_after: str | None
-    taken: Counter[int] = attrs.field(factory=Counter)
-    asked: Counter[int] = attrs.field(factory=Counter)
+    taken: Counter[int] = field(default_factory=Counter)
+    asked: Counter[int] = field(default_factory=Counter)
 
     def take(self, now: float) -> bool:
         """Whether a request is taken."""
@@ -52,7 +51,7 @@ class Server:
         return True
 
 
-@attrs.define
+@dataclass
 class Plan:
     """How the bots of one scenario behave.
 
@@ -73,13 +72,13 @@ class Plan:
     retry_after: str | None = "1"
 
 
-@attrs.define
+@dataclass
 class Outcome:
     """What came of one scenario."""
 
     plan: Plan
     server: Server
-    counts: Counter[str] = attrs.field(factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     last_start: float = 0.0
 
     def row(self) -> list[object]:

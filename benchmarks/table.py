@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import attrs
 
 from benchmarks.measure import Samples, ratios, spread
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Row:
     """One line of the table.
 
@@ -57,7 +56,7 @@ ROWS = (
 )
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Result:
     """A row, measured.
 

@@ -13,9 +13,9 @@ import csv
 import os
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-import attrs
 from celery import Celery, chord
 from kombu.utils.json import register_type
 
@@ -34,7 +34,7 @@ app.conf.broker_transport_options = {
 app.conf.task_acks_late = True  # a task whose worker dies goes back into the queue
 
 # Kpis travel as JSON; pickle would do as well, but then a worker trusts whoever can reach the broker.
-register_type(Kpis, "Kpis", attrs.asdict, lambda fields: Kpis(**fields))
+register_type(Kpis, "Kpis", asdict, lambda fields: Kpis(**fields))
 
 
 @app.task

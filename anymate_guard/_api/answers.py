@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
-
-import attrs
 
 from anymate_guard._http.messages import Answer
 from anymate_guard._secrecy import Mask, unseen
@@ -16,7 +15,7 @@ _PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})  # not what a se
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Reply:
     """An answer, read.
 
@@ -31,7 +30,7 @@ class Reply:
 
     operation: str
     answer: Answer
-    data: Mapping[str, Any] | None = attrs.field(repr=False)
+    data: Mapping[str, Any] | None = field(repr=False)
     mask: Mask
     foreign: bool = False
     sent_before: bool = False

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from urllib.parse import quote
-
-import attrs
 
 from anymate_guard._api.answers import Reply
 from anymate_guard._api.calls import Caller
@@ -26,7 +25,7 @@ _NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run i
 _LONGEST_MESSAGE = 4_000
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class OkToRun:
     """Anymate's advice whether to start (its OkToRun page).
 

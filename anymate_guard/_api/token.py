@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from dataclasses import dataclass, field
 from urllib.parse import urlencode
-
-import attrs
 
 from anymate_guard._api.answers import Reply
 from anymate_guard._api.calls import Caller
@@ -27,7 +26,7 @@ _WRONG = {  # by the error codes of OAuth
 _MARGIN = 300.0  # at most, by which a token is renewed before its end
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Token:
     """An access token.
 
@@ -36,7 +35,7 @@ class Token:
         mask: For quoting answers to calls that were made with it.
     """
 
-    _value: str = attrs.field(repr=False)
+    _value: str = field(repr=False)
     renew_at: float
     mask: Mask
 

@@ -8,9 +8,8 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
-
-import attrs
 
 from anymate_guard._commands import journal
 from anymate_guard._commands.log import collected, told
@@ -67,7 +66,7 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
 
 
 def _facts(line: Line) -> dict[str, object]:
-    facts = attrs.asdict(line)
+    facts = asdict(line)
     return {
         "processKey": facts["process_key"],
         "runId": facts["run_id"],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-
-import attrs
+from dataclasses import dataclass, field
 
 _HEADERS = {
     "Accept": "application/json",
@@ -14,7 +13,7 @@ _HEADERS = {
 }
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Request:
     """What to send; its text form shows neither headers nor body, as they hold secrets.
 
@@ -29,8 +28,8 @@ class Request:
     method: str
     base: str
     path: str
-    body: bytes | None = attrs.field(default=None, repr=False)
-    headers: Mapping[str, str] = attrs.field(default=_HEADERS, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=lambda: _HEADERS, repr=False)
 
     def having(self, header: str, value: str) -> Request:
         """The request with this header, too."""
@@ -38,7 +37,7 @@ class Request:
         return Request(self.method, self.base, self.path, self.body, headers)  # evolve takes longer
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Answer:
     """What came back.
 
@@ -52,8 +51,8 @@ class Answer:
     """
 
     status: int = 0
-    body: bytes = attrs.field(default=b"", repr=False)
-    header: Callable[[str], str | None] = attrs.field(default=lambda _: None, repr=False)
-    error: str = attrs.field(default="", repr=False)
+    body: bytes = field(default=b"", repr=False)
+    header: Callable[[str], str | None] = field(default=lambda _: None, repr=False)
+    error: str = field(default="", repr=False)
     maybe_sent: bool = True
     final: bool = False

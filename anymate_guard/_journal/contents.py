@@ -6,9 +6,8 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
-
-import attrs
 
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
@@ -53,7 +52,7 @@ class Seen(NamedTuple):
     senseless: int
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Line:
     """A finished run.
 

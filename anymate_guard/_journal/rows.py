@@ -15,12 +15,11 @@ import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args
-
-import attrs
 
 from anymate_guard._process.locks import Lock
 from anymate_guard._process_key import is_process_key
@@ -145,7 +144,7 @@ _KINDS = frozenset(  # every way in which sqlite may give the columns of a row
 )
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Entry:
     """A guard's own row, as it is now.
 
@@ -158,7 +157,7 @@ class Entry:
     row: Row
     totals: Callable[[], Recorded]
     taken: tuple[int, int] = (0, 0)
-    _lock: AbstractContextManager[Any] = attrs.field(factory=Lock)
+    _lock: AbstractContextManager[Any] = field(default_factory=Lock)
 
     def change(self, **changes: Any) -> None:
         """Change the row."""
@@ -198,7 +197,7 @@ class Entry:
         return self.recorded()
 
 
-@attrs.frozen(slots=False)
+@dataclass(frozen=True)
 class Finish:
     """One FinishRun to be sent, for rows of one run.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from anymate_guard._journal.rows import Finish, Row, RowTaken
 
@@ -18,7 +17,7 @@ BATCH = 32  # finishes claimed at once: others can't enter those processes meanw
 BEGINNING: Place = (0.0, 0)
 
 
-@attrs.define
+@dataclass(eq=False)
 class View:
     """What a rule sees of the journal in one transaction, and what it changes there.
 
@@ -48,13 +47,13 @@ class View:
     now: float
     boot: float = 0.0
     look: bool = True
-    puts: dict[int, Row] = attrs.field(factory=dict)
-    drops: set[int] = attrs.field(factory=set)
-    taken: set[int] = attrs.field(factory=set)
-    history: list[tuple[Finish, str]] = attrs.field(factory=list)
+    puts: dict[int, Row] = field(default_factory=dict)
+    drops: set[int] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)
+    history: list[tuple[Finish, str]] = field(default_factory=list)
     reachable: bool | None = None
     _outage: bool | None = None
-    _read: dict[tuple[str, str, int | None], list[Row]] = attrs.field(factory=dict)
+    _read: dict[tuple[str, str, int | None], list[Row]] = field(default_factory=dict)
 
     @property
     def outage(self) -> bool:
@@ -130,7 +129,7 @@ def can_be_taken_back(row: Row, finish: int) -> bool:
     return row.owner == 0 and row.finish == finish and row.state != "refused"
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Claims:
     """The rows that a guard has claimed, by their ids, so that they are given back however that ends.
 
@@ -143,9 +142,9 @@ class Claims:
         more: Whether there may be some after that.
     """
 
-    rows: set[int] = attrs.field(factory=set)
-    unsent: set[int] = attrs.field(factory=set)
-    tried: set[int] = attrs.field(factory=set)
+    rows: set[int] = field(default_factory=set)
+    unsent: set[int] = field(default_factory=set)
+    tried: set[int] = field(default_factory=set)
     batch: int = BATCH
     place: Place = BEGINNING
     more: bool = False

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
-
-import attrs
 
 from anymate_guard._journal.rows import Row, Unavailable
 from anymate_guard._journal.rules import is_busy
@@ -18,7 +17,7 @@ _POLL = 0.02  # seconds between two looks at the journal while another program f
 _PATIENCE = 2.0  # seconds to wait for a journal that can't be written, where one can go on without
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Way:
     """The way to Anymate and to the journal: one deadline, and one try in all during an outage.
 
@@ -38,7 +37,7 @@ class Way:
     end: float
     outage: bool = False
     spent: UnreachableError | None = None
-    claims: Claims = attrs.field(factory=Claims)
+    claims: Claims = field(default_factory=Claims)
     delivered: int = 0
     over: bool = False
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-
-import attrs
 
 from anymate_guard._journal.rows import Unavailable
 from anymate_guard._journal.rules import Entered, deferred, enter
@@ -70,7 +69,7 @@ def _join(program: Program, fresh: Shared, place: Place, options: Options, way: 
                 raise UnreachableError("StartRun", "the run that this program has open was not started yet")
             # A run has one account and one journal, those that its row is of: whoever is last out goes on with them,
             # as patiently as its own client does.
-            yield ActFor(attrs.evolve(shared.mate, timeout=way.mate.timeout, deadline=way.mate.deadline))
+            yield ActFor(replace(shared.mate, timeout=way.mate.timeout, deadline=way.mate.deadline))
             yield say("info", "run_joined", process_key=shared.run.process_key, run_id=shared.run_id)
             return shared
         if result == "abandoned":

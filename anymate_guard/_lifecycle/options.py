@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
-
-import attrs
 
 from anymate_guard._run.run import Outcome
 
@@ -12,7 +11,7 @@ Credit = Literal["always", "succeeded", "never"]
 CREDITS: tuple[Credit, ...] = get_args(Credit)
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Options:
     """What one guard asks for; see `anymate_run`."""
 
@@ -32,7 +31,7 @@ class Options:
         return self.report_failure and outcome == "failed"
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Mate:
     """Who runs the process, and how patient to be.
 
@@ -50,4 +49,4 @@ class Mate:
     timeout: float
     deadline: float
     disabled: bool
-    client: Any = attrs.field(repr=False, eq=False, default=None)
+    client: Any = field(repr=False, compare=False, default=None)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
-
-import attrs
 
 from anymate_guard._journal.rows import Entry, Row, new_id
 from anymate_guard._journal.view import Claims
@@ -20,14 +19,14 @@ State = Literal["entering", "open", "leaving", "over"]
 Key = tuple[str, str, bool]
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Place:
     """One guard's place in a run; `shared` is None as long as it has none."""
 
     shared: Shared | None = None
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Shared:
     """A run that one or more guards of this program are in.
 
@@ -52,7 +51,7 @@ class Shared:
     way: Callable[[], Way | None]
     started: float
     state: State = "entering"
-    places: set[Place] = attrs.field(factory=set)
+    places: set[Place] = field(default_factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None

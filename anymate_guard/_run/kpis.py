@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import SupportsIndex
-
-import attrs
 
 from anymate_guard._run.amounts import MOST, NANOSECONDS, checked_entries, checked_nanoseconds
 
 
-def _count_or_none(value: SupportsIndex | None) -> int | None:
-    return None if value is None else checked_entries(value)
-
-
-def _seconds_or_none(value: float | timedelta | None) -> float | None:
-    return None if value is None else checked_nanoseconds(value) / NANOSECONDS
-
-
-@attrs.frozen
+@dataclass(frozen=True, init=False)
 class Kpis:
     """What work achieved: returned by a worker or a task to the one place that holds the guard, and added with `+`.
 
@@ -34,8 +25,14 @@ class Kpis:
         ValueError: For a negative, infinite or NaN value, or one that is too large.
     """
 
-    entries: int | None = attrs.field(default=None, converter=_count_or_none)
-    seconds_saved: float | None = attrs.field(default=None, converter=_seconds_or_none)
+    entries: int | None
+    seconds_saved: float | None
+
+    def __init__(self, entries: SupportsIndex | None = None, seconds_saved: float | timedelta | None = None) -> None:
+        count = None if entries is None else checked_entries(entries)
+        seconds = None if seconds_saved is None else checked_nanoseconds(seconds_saved) / NANOSECONDS
+        object.__setattr__(self, "entries", count)
+        object.__setattr__(self, "seconds_saved", seconds)
 
     @property
     def whole_seconds(self) -> int | None:

@@ -6,9 +6,9 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-import attrs
 import pytest
 
 import anymate_guard
@@ -73,7 +73,7 @@ def fields_in(cell: str) -> set[str]:
 
 def test_settings() -> None:
     """The table of settings has every variable, and no page names one that is none."""
-    settings = {f"ANYMATE_{field.name.upper()}" for field in attrs.fields(Settings)}
+    settings = {f"ANYMATE_{field.name.upper()}" for field in fields(Settings)}
     listed = {name for row in rows("docs/reference/settings.md") for name in re.findall(r"`(ANYMATE_[A-Z_]+)`", row[0])}
     assert listed == settings
     for page in PAGES:

@@ -8,10 +8,9 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from anymate_guard import AnymateClient, AnymateGuardError, anymate_run, current_run
 from anymate_guard.sandbox import Sandbox
@@ -25,7 +24,7 @@ class Boom(Exception):
     """What a body raises."""
 
 
-@attrs.define
+@dataclass
 class Course:
     """What happened to a body.
 

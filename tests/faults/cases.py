@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
-
-import attrs
 
 from tests.support import faults
 from tests.support.proxy import Fault
@@ -59,7 +58,7 @@ OPERATIONS: dict[str, list[tuple[str, ...]]] = {
 BEFORE = {"StartRun": "token", "OkToRun": "token", "FinishRun": "StartRun", "Failure": "FinishRun"}
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Case:
     """One combination.
 

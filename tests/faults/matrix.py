@@ -10,9 +10,8 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-
-import attrs
 
 from anymate_guard.sandbox import Sandbox
 from tests.faults.case_run import run_case
@@ -31,7 +30,7 @@ run_chunk([int(number) for number in sys.argv[2:]])
 """
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Result:
     """What became of a case, and which promises it broke."""
 

@@ -6,10 +6,10 @@ import copy
 import os
 import pickle
 import sys
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
-import attrs
 import platformdirs
 import pytest
 from hypothesis import given
@@ -306,7 +306,7 @@ def test_no_folder() -> None:
 
 def test_frozen() -> None:
     """Settings can't be changed."""
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         read().timeout = 1  # type: ignore[misc]
 
 
@@ -326,7 +326,7 @@ def test_not_pickled(how: Any) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([*NAMES, *(f"ANYMATE_{name.name.upper()}" for name in attrs.fields(Settings))]),
+        st.sampled_from([*NAMES, *(f"ANYMATE_{name.name.upper()}" for name in fields(Settings))]),
         st.text(st.characters(exclude_characters="\0")) | st.sampled_from(["1", "0", "https://a", "acme"]),
     )
 )

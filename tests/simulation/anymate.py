@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import attrs
+from dataclasses import dataclass, field
 
 from anymate_guard import ApiError
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Run:
     """A run as Anymate has it; `credited` is None until it is finished."""
 
@@ -18,12 +17,12 @@ class Run:
     credited: int | None = None
 
 
-@attrs.define
+@dataclass
 class Anymate:
     """All runs, and what is still on its way here."""
 
-    runs: dict[int, Run] = attrs.field(factory=dict)
-    late: list[tuple[str, Callable[[], None]]] = attrs.field(factory=list)
+    runs: dict[int, Run] = field(default_factory=dict)
+    late: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
 
     def start(self, process_key: str) -> int:
         """StartRun."""

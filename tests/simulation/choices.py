@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-import attrs
 
-
-@attrs.define
+@dataclass
 class Choices:
     """The choices of one schedule.
 
@@ -25,8 +24,8 @@ class Choices:
     budget: int = 3
     rng: random.Random | None = None
     odds: float = 0.1
-    made: list[int] = attrs.field(factory=list)
-    widths: list[int] = attrs.field(factory=list)
+    made: list[int] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
 
     def pick(self, ways: int) -> int:
         """One of so many ways; the first one is the usual and costs nothing."""

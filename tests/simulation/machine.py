@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import attrs
 
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Row
@@ -24,15 +23,15 @@ def _waits(row: Row) -> bool:
     return row.owner == 0 and row.state == "done"
 
 
-@attrs.define
+@dataclass
 class Content:
     """What the file holds."""
 
-    rows: dict[int, Row] = attrs.field(factory=dict)
-    outages: set[str] = attrs.field(factory=set)
+    rows: dict[int, Row] = field(default_factory=dict)
+    outages: set[str] = field(default_factory=set)
 
 
-@attrs.define
+@dataclass
 class File:
     """The journal's file.
 
@@ -45,7 +44,7 @@ class File:
     """
 
     number: int = 1
-    content: Content = attrs.field(factory=Content)
+    content: Content = field(default_factory=Content)
     locked: bool = False
     unreadable: bool = False
     read: int = 0
@@ -181,7 +180,7 @@ class Database:
         return result
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Owner:
     """A program as an owner."""
 
@@ -218,7 +217,7 @@ class Looking(Journal):
         super()._note(holds, decided)
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Process:
     """A program that runs, or has run.
 
@@ -243,14 +242,14 @@ class Process:
         return [shared for shared in self.program.runs() if shared.is_abandoned()]
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Machine:
     """Programs around one journal."""
 
     now: float = 1000.0
-    file: File = attrs.field(factory=File)
-    processes: dict[int, Process] = attrs.field(factory=dict)
-    _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+    file: File = field(default_factory=File)
+    processes: dict[int, Process] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def start(self, name: str) -> Process:
         """Start a program."""

@@ -6,9 +6,8 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
-
-import attrs
 
 from anymate_guard._journal import rules
 from anymate_guard._journal.journal import Journal
@@ -23,7 +22,7 @@ from .worlds import SMALL, Failed, Seen, try_one
 _MOST = 10_000  # schedules
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Mutant:
     """A mistake, and where it shows.
 

@@ -13,11 +13,11 @@ import struct
 import sys
 import time
 import traceback
+from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-import attrs
 import requests  # noqa: F401  # before programs are forked
 
 sys.path.append(str(Path(__file__).parents[2]))  # last, as what is tested is the package that is installed
@@ -39,7 +39,7 @@ from tests.simulation.world import ADDRESS, DEADLINE, Guard, World
 _PATIENCE = 20.0  # seconds for a call
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class RealWorld(World):
     """What one program sees of the world: a real journal, and Anymate over a socket.
 
@@ -49,8 +49,8 @@ class RealWorld(World):
         later: The time after a step.
     """
 
-    client: AnymateClient = attrs.field(kw_only=True)
-    dead: AnymateClient = attrs.field(kw_only=True)
+    client: AnymateClient = field(kw_only=True)
+    dead: AnymateClient = field(kw_only=True)
     later: float = 0.0
 
     def _do(self, guard: Guard, ask: Any, how: str) -> object:

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from anymate_guard._journal.rows import Row
@@ -111,7 +111,7 @@ class Programs:
             return [Row._make(columns) for columns in file.execute(f"SELECT {', '.join(Row._fields)} FROM rows")]
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Followed(World):
     """A world whose every step is done by real programs, too.
 
@@ -119,7 +119,7 @@ class Followed(World):
         programs: Those.
     """
 
-    programs: Programs = attrs.field(kw_only=True)
+    programs: Programs = field(kw_only=True)
 
     def _step(self, guard: Guard, outcome: str = "as asked") -> None:
         ask, now, number = guard.ask, self.machine.now, self.guards.index(guard)

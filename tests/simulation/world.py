@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import attrs
 
 from anymate_guard import AnymateGuardError, UnreachableError
 from anymate_guard._api.client import OkToRun
@@ -33,7 +32,7 @@ class Broken(AssertionError):
     """A promise is broken."""
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Plan:
     """What a guard does.
 
@@ -51,12 +50,12 @@ class Plan:
     process_key: str
     entries: tuple[int, int]
     username: str = "mate"
-    options: Options = attrs.field(factory=lambda: Options(default_credit="never"))
+    options: Options = field(default_factory=lambda: Options(default_credit="never"))
     adopts: bool = False
     fails: bool = False
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Guard:
     """A guard at work.
 
@@ -88,15 +87,15 @@ class Guard:
     ask: Any = None
     waiting: bool = False
     sent: Call | None = None
-    known: list[Guard] = attrs.field(factory=list)
+    known: list[Guard] = field(default_factory=list)
     reported: int = 0
-    username: str = attrs.field(init=False)
+    username: str = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         self.username = self.plan.username
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class World:
     """All there is.
 
@@ -112,13 +111,13 @@ class World:
     choices: Choices
     faults: frozenset[str]
     backlog: int = 0
-    machine: Machine = attrs.field(factory=Machine)
-    anymate: Anymate = attrs.field(factory=Anymate)
-    guards: list[Guard] = attrs.field(factory=list)
-    story: list[str] = attrs.field(factory=list)
+    machine: Machine = field(default_factory=Machine)
+    anymate: Anymate = field(default_factory=Anymate)
+    guards: list[Guard] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
     steps: int = 0
     injected: int = 0
-    uncertain: list[tuple[int, int]] = attrs.field(factory=list)  # finishes that got lost: run and entries
+    uncertain: list[tuple[int, int]] = field(default_factory=list)  # finishes that got lost: run and entries
     doubtful: bool = False  # whether a fault has happened after which a live run may be ended, as nobody could know
 
     def run(self) -> None:
@@ -212,7 +211,7 @@ class World:
         yield None
         options, place = plan.options, Place()
         if plan.adopts:
-            options = attrs.evolve(options, run_id=self.anymate.start(plan.process_key))
+            options = replace(options, run_id=self.anymate.start(plan.process_key))
             self._tell(guard, f"adopts run {options.run_id}")
         self._tell(guard, "enters")
         try:

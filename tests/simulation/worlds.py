@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-
-import attrs
+from dataclasses import dataclass
 
 from anymate_guard._lifecycle.options import Options
 
@@ -34,7 +33,7 @@ SMALL = {
 }
 
 
-@attrs.define
+@dataclass
 class Seen:
     """What was tried.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-import attrs
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -42,7 +42,7 @@ TROUBLES = st.sampled_from(
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="programs are forked")
 
 
-@attrs.define(eq=False)
+@dataclass(eq=False)
 class Guard:
     """A guard that is open: what it recorded, and how much of that is surely in the journal."""
 

@@ -9,9 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
-
-import attrs
 
 from anymate_guard import AnymateClient, AnymateGuardError, ConfigurationError, Settings
 from anymate_guard._api.client import log_in
@@ -32,7 +31,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "wrong": ("✗", "
 State = Literal["ok", "warning", "wrong", "skipped"]
 
 
-@attrs.frozen
+@dataclass(frozen=True)
 class Line:
     """One thing that was checked.
 
@@ -79,7 +78,7 @@ def check(process_key: str | None, *, as_json: bool) -> int:
             line.show()
     ok = not any(line.state == "wrong" for line in lines)
     if as_json:
-        report = {"ok": ok, "verdict": _verdict(lines), "checks": [attrs.asdict(line) for line in lines]}
+        report = {"ok": ok, "verdict": _verdict(lines), "checks": [asdict(line) for line in lines]}
         print(json.dumps(report, indent=2))
     else:
         print(Paint(sys.stdout)(_verdict(lines), "bold"))
@@ -106,7 +105,7 @@ def _lines(process_key: str | None) -> Iterator[Line]:
         settings = Settings.from_env()
     except ConfigurationError as error:
         problems = error.problems
-    for field in attrs.fields(Settings):
+    for field in fields(Settings):
         yield _setting(field.name, settings, problems)
     yield from _misspelt()
     if settings is None:
@@ -153,7 +152,7 @@ def _shown(value: object) -> str:
 
 def _misspelt() -> Iterator[Line]:
     """Variables that look like a setting and are none."""
-    known = {variable(field.name) for field in attrs.fields(Settings)}
+    known = {variable(field.name) for field in fields(Settings)}
     known |= {f"{variable(name)}_FILE" for name in CREDENTIALS}
     for name in sorted(os.environ):
         nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
