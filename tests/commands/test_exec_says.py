@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,18 +59,47 @@ def test_no_last_words(sandbox: Sandbox) -> None:
     assert run(same).stdout == "same\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no fifos")
 def test_a_program_left_behind(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A program that the command leaves behind, with stderr open, doesn't keep `exec` from its end."""
-    with (tmp_path / "stderr").open("w") as stderr:
-        done = subprocess.run(
-            [*COMMAND, "exec", "--report-failure", "jobs", "--", "sh", "-c", "echo no >&2; sleep 30 & exit 3"],
-            stderr=stderr,
-            stdout=subprocess.DEVNULL,
-            timeout=20,
-            check=False,
-        )
-    assert done.returncode == 3
-    assert reported(sandbox) == ["'sh' ended with exit code 3: no"]
+    """A program that the command leaves behind keeps `exec` from nothing, and can write to stderr ever after."""
+    os.mkfifo(tmp_path / "fifo")
+    left_behind = f"read line <{tmp_path}/fifo; echo late >&2; echo later >&2; touch {tmp_path}/alive"
+    script = f"echo no >&2; ({left_behind}) >/dev/null & exit 3"
+    with started("exec", "--report-failure", "jobs", "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read() == ""  # nothing holds it any more
+        assert process.wait(LONGEST) == 3
+        assert reported(sandbox) == ["'sh' ended with exit code 3: no"]
+        (tmp_path / "fifo").write_text("go on\n")
+        assert process.stderr.read() == "no\nlate\nlater\n"
+    assert (tmp_path / "alive").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can see there what a pipe holds")
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_late_reader(sandbox: Sandbox, code: int) -> None:
+    """Whoever reads stderr only long after the command's end finds all of it, and so does Anymate."""
+    script = f"yes no | head -n 40000 >&2; echo the end >&2; exit {code}"
+    with started("exec", "--report-failure", "jobs", "--", "sh", "-c", script) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        assert process.stderr is not None
+        assert process.stderr.read() == "no\n" * 40000 + "the end\n"
+        assert process.wait(LONGEST) == code
+    assert [message.endswith("\nno\nthe end") for message in reported(sandbox)] == [True] * (code != 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
+def test_last_words_in_a_terminal(sandbox: Sandbox) -> None:
+    """A terminal is left to the command, also with `--report-failure`: people have seen its last words there."""
+    from tests.support.screen import screen
+
+    script = "test -t 2 && echo a terminal >&2; exit 3"
+    with screen("exec", "--report-failure", "jobs", "--", "sh", "-c", script) as shown:
+        assert shown.ended() == 3
+    assert shown.lines == ["a terminal"]
+    assert reported(sandbox) == ["'sh' ended with exit code 3"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")

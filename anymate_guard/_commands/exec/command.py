@@ -40,7 +40,8 @@ class Command:
         words: The command and its arguments.
         warn: Tells people of what is odd.
         keep_credentials: Whether it gets the client secret and the password.
-        listen: Whether a failure's message quotes the end of what it wrote to stderr.
+        listen: Whether a failure's message quotes the end of what it wrote to stderr, unless that is a terminal: people
+            see it there, and the command behaves as it does there.
 
     Attributes:
         over: Whether it has ended, or could not be started.
@@ -55,7 +56,7 @@ class Command:
         self._words = words
         self._warn = warn
         self._keep_credentials = keep_credentials
-        self._listen = listen
+        self._listen = listen and not sys.stderr.isatty()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._early: list[int] = []  # signals that came before there was a process
@@ -76,7 +77,7 @@ class Command:
             process = self._started(run, kpis.path)
             last_words = LastWords(process.stderr) if process.stderr else None
             self._wait(process, kpis)
-            said = last_words.text() if last_words and self.code else ""
+            said = last_words.text() if last_words else ""
         if self.code == 0:
             return
         if self._stopped:
