@@ -78,6 +78,24 @@ def test_streams_are_the_commands_own(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(None, None)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks into /proc")
+def test_descriptors(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The command inherits what is open above stderr, as of `make -j` or `3>log`, and nothing of ours."""
+    listing = "import os; print(*[fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')])"
+    with (tmp_path / "log").open("wb") as log:
+        done = subprocess.run(
+            [*COMMAND, "exec", "--report-failure", "jobs", "--", sys.executable, "-c", listing],
+            pass_fds=[log.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
+        assert set(done.stdout.split()) == {"0", "1", "2", str(log.fileno())}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert recorded(sandbox) == [(None, None)]
+
+
 def test_the_commands_own_options(sandbox: Sandbox) -> None:
     """What follows the first -- goes to the command as it is, options and further -- included."""
     done = ended("exec", "jobs", "--", "printf", "%s ", "--json", "--", "-h", "--require-start", "")

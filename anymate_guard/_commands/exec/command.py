@@ -90,7 +90,10 @@ class Command:
             words = [shutil.which(words[0]) or words[0], *words[1:]]
         try:
             self._process = subprocess.Popen(
-                words, env=self._environ(run, kpis), stderr=subprocess.PIPE if self._listen else None
+                words,
+                env=self._environ(run, kpis),
+                stderr=subprocess.PIPE if self._listen else None,
+                close_fds=False,  # those of `make -j`, of `3>log`, are its own; ours are not inherited
             )
         except OSError as error:
             self.over = True
