@@ -18,6 +18,9 @@ from .support import COMMAND, ended, journal, recorded, started, under_way
 if sys.platform == "win32":
     pytest.skip("signals are another matter there", allow_module_level=True)
 
+STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]
+OTHERS = [signal.SIGUSR1, signal.SIGUSR2]
+
 COUNT = """
 import os, select, signal, sys
 caught = []
@@ -27,7 +30,7 @@ def catch(number, _):
 woken, wake = os.pipe()
 os.set_blocking(wake, False)
 signal.set_wakeup_fd(wake)  # else one that comes just before a read that waits is seen when that ends
-for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
     signal.signal(getattr(signal, name), catch)
 print("ready", flush=True)
 while 0 not in select.select([0, woken], [], [])[0]:
@@ -44,7 +47,7 @@ def test_supervisor_that_waits_for_no_child(sandbox: Sandbox) -> None:
     assert recorded(sandbox) == [(None, None)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [*STOPS, *OTHERS])
 def test_passed_on(sandbox: Sandbox, number: signal.Signals) -> None:
     """A signal goes to the command, which decides what becomes of it; the run is finished at its own end."""
     with started("exec", "jobs", "--", sys.executable, "-c", COUNT) as process:
@@ -59,7 +62,7 @@ def test_passed_on(sandbox: Sandbox, number: signal.Signals) -> None:
     assert recorded(sandbox) == [(None, None)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOPS)
 def test_command_that_it_ends(sandbox: Sandbox, number: signal.Signals) -> None:
     """A command that the signal ends gives 128 and its number; being interrupted is no failure to report."""
     script = "echo entries=3 >> $ANYMATE_KPI_FILE; echo ready; exec sleep 60"
@@ -71,6 +74,19 @@ def test_command_that_it_ends(sandbox: Sandbox, number: signal.Signals) -> None:
     assert process.returncode == 128 + number
     assert recorded(sandbox) == [(3, None)]
     assert sandbox.failures() == []
+
+
+def test_failure_after_a_signal_that_is_no_stop(sandbox: Sandbox) -> None:
+    """SIGUSR1 means what the command takes it for: a failure is reported after it, too."""
+    script = "trap 'echo caught' USR1; echo ready; read line; read line; exit 3"
+    with started("exec", "--report-failure", "jobs", "--", "sh", "-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "caught\n"
+        process.communicate("go\non\n", timeout=LONGEST)
+    assert process.returncode == 3
+    assert [failure["message"] for failure in sandbox.failures()] == ["'sh' ended with exit code 3"]
 
 
 def test_command_that_ends_well_all_the_same(sandbox: Sandbox) -> None:
@@ -98,13 +114,26 @@ def test_before_the_command(sandbox: Sandbox, tmp_path: Path, number: signal.Sig
     assert journal() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOPS)
 def test_while_finishing(sandbox: Sandbox, number: signal.Signals) -> None:
     """A signal after the command's end waits for the finish, and leaves the exit code alone."""
     sandbox.fail_next("FinishRun", delay=0.5)
     with started("exec", "jobs", "--", "sh", "-c", "exit 3") as process:
         until(lambda: under_way(sandbox, "FinishRun"))
         process.send_signal(number)
+        _, err = process.communicate(timeout=LONGEST)
+    assert (process.returncode, err) == (3, "")
+    assert recorded(sandbox) == [(None, None)]
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_often_while_finishing(sandbox: Sandbox, number: signal.Signals) -> None:
+    """A signal that is no stop may come after the command's end as often as it likes."""
+    sandbox.fail_next("FinishRun", delay=0.5)
+    with started("exec", "jobs", "--", "sh", "-c", "exit 3") as process:
+        until(lambda: under_way(sandbox, "FinishRun"))
+        while under_way(sandbox, "FinishRun"):
+            process.send_signal(number)
         _, err = process.communicate(timeout=LONGEST)
     assert (process.returncode, err) == (3, "")
     assert recorded(sandbox) == [(None, None)]
@@ -171,7 +200,7 @@ def test_ignored(sandbox: Sandbox) -> None:
 
 
 def test_ctrl_c_at_a_terminal(sandbox: Sandbox) -> None:
-    """A Ctrl-C that the terminal has given to the command is not passed on a second time; SIGTERM is."""
+    r"""A Ctrl-C or Ctrl-\ that the terminal has given to the command is not passed on a second time; SIGTERM is."""
     own, its = os.openpty()
     take_terminal = (
         "import fcntl, os, sys, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.executable, sys.argv[1:])\n"
@@ -190,12 +219,14 @@ def test_ctrl_c_at_a_terminal(sandbox: Sandbox) -> None:
             process.send_signal(signal.SIGSTOP)  # two that come at the same moment would count as one
             terminal.write(b"\x03")
             read_until(terminal.fileno(), b"2\r\n")
+            terminal.write(b"\x1c")
+            read_until(terminal.fileno(), b"3\r\n")
             process.send_signal(signal.SIGCONT)
             process.terminate()
             read_until(terminal.fileno(), b"15\r\n")
             terminal.write(b"go on\n")
             process.wait(LONGEST)
-    assert process.returncode == 2
+    assert process.returncode == 3
     assert recorded(sandbox) == [(None, None)]
     assert sandbox.failures() == []
 

@@ -21,8 +21,10 @@ from anymate_guard._settings import SECRETS, variable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
 _POLL = 0.2  # seconds between two looks at the KPI file
-_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")
-_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+_STOPS, _OTHERS = (  # the others mean what the command takes them for
+    [getattr(signal, name) for name in names if hasattr(signal, name)]
+    for names in (("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK"), ("SIGUSR1", "SIGUSR2"))
+)
 
 
 class CommandFailed(Told):
@@ -66,9 +68,9 @@ class Command:
 
         Raises:
             CommandFailed: It could not be run, or its exit code is not 0.
-            Stopped: Its exit code is not 0, and a signal came before.
+            Stopped: Its exit code is not 0, and a signal to stop came before.
         """
-        for number in _SIGNALS:
+        for number in (*_STOPS, *_OTHERS):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._pass_on)
         if sys.platform != "win32":
@@ -131,9 +133,10 @@ class Command:
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Handle a signal: the command decides what becomes of it, until its end."""
         if self.over:
-            signal.signal(number, signal.SIG_DFL)  # its run is being finished; only a second signal ends that
+            if number in _STOPS:
+                signal.signal(number, signal.SIG_DFL)  # its run is being finished; only a second signal ends that
             return
-        self._stopped = True
+        self._stopped |= number in _STOPS
         if self._process is None:
             self._early.append(number)
         elif not _given_already(number):
@@ -158,7 +161,7 @@ def _given_already(number: int) -> bool:
     """Whether the terminal has given the signal to the command too, as to all programs in the foreground."""
     if sys.platform == "win32":
         return number != signal.SIGTERM
-    if number != signal.SIGINT:
+    if number not in {signal.SIGINT, signal.SIGQUIT}:
         return False
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
