@@ -45,21 +45,21 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._move_to(folder)
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
-        self.losses = 0  # how often the file or its log was found replaced while it was open
+        self.losses = 0  # how often the file or a part of it was found replaced while it was open
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
         self.checkpointing = Lock()  # while a connection is opened, or a second one is open
         self._warning = Lock()
         self._warned = -_HOUR
         self._connection: Connection | None = None
-        self._opened = 0, 0  # the file, and the log beside it that is a part of it
+        self._opened = 0, 0, 0  # the file, and its parts beside it: the log, and the memory that programs share
         self._fresh = True  # whether nothing was done yet since it was opened
         self._durable = True
         self._unnamed: list[Path] = []  # folders and a file whose names may not be on the disk yet
         self._synced: object = None  # what the log looked like before it was last made durable
 
     def connect(self) -> bool:
-        """See that the file that has its name now is open, and its log; True if they were opened just now.
+        """See that the file that has its name now is open, and its parts; True if they were opened just now.
 
         Raises:
             sqlite3.Error: It can't be used.
@@ -85,13 +85,14 @@ class Database:
         named = self._named()
         if named != self._opened:
             self.losses += 1
-        if named[1] != self._opened[1]:
-            # A cleaner deleted the log, or a program that sqlite took for the last one: its locks are gone when this
+        if named[1:] != self._opened[1:]:
+            # A cleaner deleted a part, or a program that sqlite took for the last one: its locks are gone when this
             # one opens and closes the file elsewhere, to copy the folder, say. Closed now, sqlite would put the log
             # over what others have written since, and delete theirs. Interrupted it does neither, if there is
-            # something in the log: nobody reads this number.
-            with contextlib.suppress(*TROUBLE):
-                connection.execute("PRAGMA application_id = 0")
+            # something in the log: nobody reads this number. A log that others have, too, is not written to.
+            if named[1] != self._opened[1]:
+                with contextlib.suppress(*TROUBLE):
+                    connection.execute("PRAGMA application_id = 0")
             connection.interrupt()
         connection.close()
 
@@ -135,14 +136,14 @@ class Database:
 
     def _open(self) -> None:
         self._make()
-        self._opened, self._fresh = (inode(self._name), 0), True
+        self._opened, self._fresh = (inode(self._name), 0, 0), True
         connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        self._connection, self._opened = connection, (self._opened[0], inode(self._log))  # now there is one
+        self._connection, self._opened = connection, (self._opened[0], *self._named()[1:])  # now it has parts
 
     def _sync(self) -> None:
         for name in list(self._unnamed):
@@ -171,13 +172,13 @@ class Database:
             return not self._durable and self._looks() != self._synced
         return False
 
-    def _named(self) -> tuple[int, int]:
-        """Which file and which log have their names now; 0 for none."""
+    def _named(self) -> tuple[int, int, int]:
+        """Which file, log and memory have their names now; 0 for none."""
         try:
-            return inode(self._name), inode(self._log)
+            return inode(self._name), inode(self._log), inode(self._memory)
         except OSError as error:  # something else is in the place of their folder, say
             signals.let_pass(error)
-            return 0, 0
+            return 0, 0, 0
 
     def _looks(self) -> tuple[int, int]:
         status = os.stat(self._log)  # noqa: PTH116  # a suffix, not a path
@@ -186,7 +187,8 @@ class Database:
     def _move_to(self, folder: Path) -> None:
         self.folder = folder
         self.path, self.locks = folder / "journal.sqlite3", folder / "owners.lock"
-        self._name, self._log = f"{self.path}", f"{self.path}-wal"  # a Path takes longer to look at
+        self._name = f"{self.path}"  # a Path takes longer to look at
+        self._log, self._memory = f"{self._name}-wal", f"{self._name}-shm"
 
     def _make(self) -> None:
         """Make the folder and the file, unless they are there; take another folder if these can't be believed."""

@@ -29,6 +29,13 @@ if sys.platform == "win32":
 
 SHORT = {"ANYMATE_DEADLINE": "2", "ANYMATE_TIMEOUT": "1"}
 OTHER = "with anymate_run('other'): pass"
+KILLED = """
+from anymate_guard._journal.journals import all_journals
+with anymate_run("killed") as run:
+    run.add_entries(5)
+    all_journals()[0].look()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 DELIVER = """
 from anymate_guard._guard import defaults, driver  # without the two seconds that a guard gives to what is owed
 assert driver.settle_all(defaults.shared_client())
@@ -392,17 +399,10 @@ def test_owed_beside_a_bot_that_copied_the_folder(sandbox: Sandbox) -> None:
 
 def test_killed_beside_a_bot_that_copied_the_folder(sandbox: Sandbox) -> None:
     """What a killed bot has recorded outlasts one that copied the folder, and finds out later that others came."""
-    killed = """
-    from anymate_guard._journal.journals import all_journals
-    with anymate_run("killed") as run:
-        run.add_entries(5)
-        all_journals()[0].look()
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
     with has_copied() as bot:
         bot.send(signal.SIGSTOP)
         run(OTHER)
-        run(killed)
+        run(KILLED)
         bot.send(signal.SIGCONT)
         bot.go_on()
         bot.until("recorded")
@@ -424,6 +424,31 @@ def test_log_that_is_deleted_under_idle_bots(sandbox: Sandbox) -> None:
         assert not sandbox.runs()[1]["finished"]
         assert second.end() == (0, "", "")
     assert finished(sandbox) == [(None, None), (31, None)]
+
+
+def test_memory_that_is_deleted_under_a_bot(sandbox: Sandbox) -> None:
+    """A bot and one that came after a cleaner had deleted what sqlite shares as memory are in one run, to its end."""
+    with at_work(10) as first:
+        close_all()
+        file().with_name("journal.sqlite3-shm").unlink()
+        with at_work(20) as second:
+            assert first.end() == (0, "", "")
+            assert is_open(sandbox)
+            second.end()
+    assert finished(sandbox) == [(30, None)]
+
+
+def test_killed_after_the_memory_was_deleted(sandbox: Sandbox) -> None:
+    """What a killed bot has recorded outlasts one that finds out later that sqlite shares other memory by now."""
+    with at_work(10) as bot:
+        bot.send(signal.SIGSTOP)
+        file().with_name("journal.sqlite3-shm").unlink()
+        run(KILLED)
+        close_all()  # so that nobody else has the file open
+        bot.send(signal.SIGCONT)
+        assert bot.end() == (0, "", "")
+    assert run(DELIVER)[0] == 0
+    assert sorted(finished(sandbox), key=str) == [(10, None), (5, None)]
 
 
 def test_copy_that_is_put_back(sandbox: Sandbox) -> None:
