@@ -298,7 +298,8 @@ class Journal:
             del self._written[number]
 
     def _differences(self) -> list[tuple[int, Row | None]]:
-        return [(number, row) for number, row in list(self._wanted.items()) if self._written.get(number) is not row]
+        wanted = list(self._wanted.items())
+        return [(number, row) for number, row in wanted if row is None or self._written.get(number) is not row]
 
     def _write_differences(self, rows: Tables) -> dict[int, Row | None]:
         """Write what differs, and give back what was written."""

@@ -250,6 +250,21 @@ def test_folder_that_is_replaced_by_a_file(sandbox: Sandbox) -> None:
     assert [(one["finished"], one["overwriteEntries"]) for one in sandbox.runs()] == [(True, 3)]
 
 
+def test_recorder_after_the_folder_was_replaced(sandbox: Sandbox) -> None:
+    """The recorder ends when there is nothing to do, also where a finished run was in a journal that is gone."""
+    text = """
+    from pathlib import Path
+    folder = Path(os.environ["ANYMATE_STATE_DIR"])
+    with anymate_run("k"):
+        folder.rename(folder.with_name("moved"))
+        folder.write_text("in the way")
+    folder.unlink()
+    while any(thread.name == "anymate_guard" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    """
+    assert run(text, **SHORT)[0] == 0
+
+
 def test_bot_whose_clock_was_ahead(sandbox: Sandbox) -> None:
     """What is recorded is soon in the journal also after the bot's clock was a mock, which ran ahead."""
     text = """
