@@ -54,6 +54,7 @@ class Journal:
         self._file = 0, 0  # which file that is: its number, and the losses before it
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unseen: dict[int, Row | None] = {}  # what that transaction has written
+        self._lost = False  # whether rows that were in the file are not in the one that has its name now
         self._settled = deque[int](maxlen=_SETTLED)  # a copy of the file that is put back may hold these again
         self._unsynced = False
         self._in_transaction = 0  # the thread that is in one
@@ -240,6 +241,12 @@ class Journal:
                 self._unseen = {}
         self._note(self._unseen, decided)
         self._unsure, self._unseen = False, {}
+        if self._lost:  # said now, as others wait for the end of a transaction
+            self._lost = False
+            self._database.warn(
+                "the file or its log was deleted or replaced while it was in use",
+                "what others had left there may be lost; see that nobody cleans up in the folder",
+            )
         return result
 
     def _change(self, rows: Tables, address: str, rule: Callable[[View], T]) -> tuple[T, Mapping[int, Row]]:
@@ -280,8 +287,9 @@ class Journal:
 
     def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
-        file = self._database.number, self._database.losses
+        file, before = (self._database.number, self._database.losses), set[int]()
         if self._file != file:
+            before = set(self._written)
             self._written.clear()
             self._unseen.clear()
             self._file = file
@@ -290,6 +298,7 @@ class Journal:
         # What is not there any more was taken by another program.
         self._written.update({number: row for number, row in self._unseen.items() if row is not None})
         held = {row.id: row for row in rows.of_owner(self.owner.id)}
+        self._lost |= bool(before - held.keys())
         for number, row in held.items():
             self._written[number] = row
             if number not in self._wanted:  # claimed by a step whose end was not seen
