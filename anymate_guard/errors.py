@@ -5,7 +5,7 @@
     ├── NotOkToRun                  OkToRun said no: .gate_open .tasks_available .not_blocked_date
     ├── NoCurrentRun (LookupError)  current_run() outside a guard
     ├── UnreachableError            no usable answer before the deadline: .operation .reason .maybe_sent
-    └── ApiError                    an answer that means no: .operation .status .message .maybe_sent
+    └── ApiError                    an answer that means no: .operation .status .message .maybe_sent .said_no
         └── AuthenticationError     the credentials were refused
 
 Every error keeps its facts as attributes and survives pickling, so it can travel back from a worker process.
@@ -94,14 +94,18 @@ class ApiError(AnymateGuardError):
         status: The HTTP status; 200 where the body said `"succeeded": false` or made no sense.
         message: What Anymate said (at most 200 characters, secrets masked) and what to do about it.
         maybe_sent: Whether an earlier try, which got no usable answer, may have taken effect.
+        said_no: Whether the answer says `"succeeded": false`; a status alone may be a gateway's.
     """
 
-    def __init__(self, operation: str, status: int, message: str, maybe_sent: bool = False) -> None:
+    def __init__(
+        self, operation: str, status: int, message: str, maybe_sent: bool = False, said_no: bool = False
+    ) -> None:
         self.operation = operation
         self.status = status
         self.message = message
         self.maybe_sent = maybe_sent
-        super().__init__(operation, status, message, maybe_sent)
+        self.said_no = said_no
+        super().__init__(operation, status, message, maybe_sent, said_no)
 
     def __str__(self) -> str:
         return f"{self.operation} was refused by Anymate (HTTP {self.status}): {self.message}"

@@ -47,8 +47,7 @@ class Reply:
         if self.operation == "token" and self.status < 300:  # all may be well in it, but for one comma
             return f"an answer of {len(self.answer.body)} bytes"
         message = (self.data or {}).get("message")
-        refused = self.status >= 300 or (self.data or {}).get("succeeded") is False
-        if refused and isinstance(message, str) and message.strip():
+        if (self.status >= 300 or self._said_no) and isinstance(message, str) and message.strip():
             return self.mask.quoted(message)
         return self.mask.quoted(self.answer.body.decode("utf-8", "replace")) or "an empty answer"
 
@@ -66,6 +65,10 @@ class Reply:
             return f"HTTP {self.status} that is not Anymate's: {self.text}"
         return ""
 
+    @property
+    def _said_no(self) -> bool:
+        return (self.data or {}).get("succeeded") is False
+
     def _complete(self, data: Mapping[str, Any]) -> bool:
         return self.operation not in _SUCCEEDING or type(data.get("succeeded")) is bool
 
@@ -77,13 +80,13 @@ class Reply:
         """
         if self.data is None or self.status >= 300:
             raise self.refusal(self._redirected() if self.status < 400 else self.text)
-        if self.data.get("succeeded") is False:
+        if self._said_no:
             raise self.refusal(f"succeeded is false: {self.text}")
         return self.data
 
     def refusal(self, message: str, kind: type[ApiError] = ApiError) -> ApiError:
         """The error for an answer that means no."""
-        return kind(self.operation, self.status, message, self.sent_before)
+        return kind(self.operation, self.status, message, self.sent_before, self._said_no)
 
     def _redirected(self) -> str:
         target = self.mask.quoted(self.answer.header("Location") or "nowhere")

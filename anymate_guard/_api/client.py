@@ -21,7 +21,7 @@ from anymate_guard._run.kpis import Kpis
 from anymate_guard._settings import Settings
 from anymate_guard.errors import ApiError, AuthenticationError, NotOkToRun, UnreachableError
 
-_NOT_OPEN = frozenset({200, 404, 409, 410})  # how a server may say that a run is not open (200: succeeded is false)
+_NOT_OPEN = frozenset({200, 404, 409, 410})  # how Anymate may answer that a run is not open
 _LONGEST_MESSAGE = 4_000
 
 
@@ -235,7 +235,7 @@ def masked(client: AnymateClient, message: str) -> str:
 
 def means_not_open(error: ApiError) -> bool:
     """Whether a refusal says that the run is not open: it was finished by somebody, or never was."""
-    return error.operation == "FinishRun" and error.status in _NOT_OPEN
+    return error.operation == "FinishRun" and error.status in _NOT_OPEN and error.said_no
 
 
 def log_in(client: AnymateClient, deadline: Deadline) -> None:

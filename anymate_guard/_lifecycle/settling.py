@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from math import isinf
 from typing import Any, Literal, NamedTuple
 
@@ -15,10 +16,7 @@ from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _SETTLING = 2.0  # seconds that a guard gives to what others are owed
-_REFUSED_FOR_GOOD = {
-    "StartRun": frozenset({400, 404, 405, 410, 422}),
-    "FinishRun": frozenset({200, 400, 404, 405, 410, 422}),  # 200: succeeded is false
-}
+_REFUSED_FOR_GOOD = frozenset(product(("StartRun", "FinishRun"), (400, 404, 405, 410, 422)))
 
 _UNCERTAIN = "the run is closed: it may have been finished before the machine was started, or by another program"
 
@@ -121,7 +119,7 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
 def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
     if isinstance(trouble, ApiError) and means_not_open(trouble):
         return (yield from _not_open(way, finish, trouble, until))
-    if isinstance(trouble, ApiError) and trouble.status in _REFUSED_FOR_GOOD.get(trouble.operation, ()):
+    if isinstance(trouble, ApiError) and (trouble.operation, trouble.status) in _REFUSED_FOR_GOOD:
         return (yield from _refuse(way, finish, trouble))
     return (yield from _put_off(way, finish, trouble))
 

@@ -247,10 +247,21 @@ class TestFinishAgain:
 
     @pytest.mark.parametrize("status", [404, 409, 410])
     def test_other_ways_to_say_so(self, client: AnymateClient, proxy: FaultProxy, status: int) -> None:
-        """A server may say it with a status, too."""
+        """A server may say it with a status, too, beside `"succeeded": false`."""
         run_id = client.start_run("invoice-intake")
-        proxy.break_next("FinishRun", faults.in_turn(faults.reset_after, faults.status(status)), times=2)
+        no = faults.says(status, {"succeeded": False, "message": "No."})
+        proxy.break_next("FinishRun", faults.in_turn(faults.reset_after, no), times=2)
         client.finish_run(run_id)
+
+    @pytest.mark.parametrize("status", [404, 409, 410])
+    @pytest.mark.parametrize("body", [b"", {"error": "no such route"}, {"succeeded": None}, [1]], ids=repr)
+    def test_said_by_a_gateway(self, client: AnymateClient, proxy: FaultProxy, status: int, body: object) -> None:
+        """A status alone says nothing about the run: a gateway may have given it, and the first try may be lost."""
+        run_id = client.start_run("invoice-intake")
+        proxy.break_next("FinishRun", faults.in_turn(faults.reset_before, faults.says(status, body)), times=2)
+        with pytest.raises(ApiError) as caught:
+            client.finish_run(run_id, Kpis(2))
+        assert (caught.value.status, caught.value.maybe_sent) == (status, True)
 
     @pytest.mark.parametrize("page", ["<html>404 Not Found</html>", "default backend - 404"])
     def test_not_said_by_anymate(self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, page: str) -> None:
@@ -277,8 +288,9 @@ class TestFinishAgain:
         ("operation", "fault", "expected"),
         [
             ("FinishRun", faults.not_succeeded, True),
-            *[("FinishRun", faults.status(status), True) for status in (404, 409, 410)],
-            *[("FinishRun", faults.status(status), False) for status in (400, 403, 422)],
+            *[("FinishRun", faults.says(status, {"succeeded": False}), True) for status in (404, 409, 410)],
+            *[("FinishRun", faults.says(status, {"succeeded": False}), False) for status in (400, 403, 422)],
+            *[("FinishRun", faults.status(status), False) for status in (404, 409, 410)],
             ("token", faults.status(404), False),
         ],
     )

@@ -103,8 +103,8 @@ class Case:
             return "refused"
         if self.meaning == "login" or (self.fault == "404" and operation == "StartRun"):  # there is another route
             return "refused" if self.lasting else "done"
-        if operation == "FinishRun" and self.meaning == "for good":
-            # It may mean that the run is not open; what was never sent then gets a run of its own.
+        if operation == "FinishRun" and self.fault == "succeeded: false":
+            # The run is not open; what was never sent then gets a run of its own.
             return "refused" if self.lasting else "done"
         return "refused"
 

@@ -17,6 +17,8 @@ from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
+from tests.support import faults
+from tests.support.proxy import Fault, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
 
 Rows = Callable[[], list[Row]]
@@ -298,6 +300,35 @@ def test_finish_that_was_sent_is_not_credited_twice(sandbox: Sandbox, rows: Rows
     assert [row.finish != 0 for row in rows()] == [True]
     sandbox._world.alarm.ring()
     sandbox._world.faults.reset()
+    assert settle()
+    assert finishes(sandbox) == [("a", 3)]
+    assert rows() == []
+
+
+@pytest.mark.parametrize("first", [faults.reset_before, faults.reset_after], ids=["lost", "done"])
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("body", [b"", {"error": "no such route"}], ids=["empty", "JSON"])
+def test_gateway_without_anymate(
+    sandbox: Sandbox, way: FaultProxy, rows: Rows, lines: Lines, first: Fault, status: int, body: object
+) -> None:
+    """A finish that was sent and then meets a gateway's own no is kept, with its KPIs, and never sent twice."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        way.break_next("FinishRun", faults.in_turn(first, faults.says(status, body)), times=2)
+    assert [(row.state, row.entries) for row in rows()] == [("refused", 3)]
+    (line,) = lines("anymate.finish_refused")
+    assert line.startswith("ERROR")
+    assert "entries=3" in line
+    assert lines("anymate.run_finished") == []
+    assert [run["overwriteEntries"] for run in sandbox.runs()] == [3 if first is faults.reset_after else None]
+
+
+def test_conflict_at_a_gateway(sandbox: Sandbox, way: FaultProxy, rows: Rows, lines: Lines) -> None:
+    """A 409 that says nothing of the run leaves the finish owed, and it is credited once."""
+    with anymate_run("a") as run:
+        run.add_entries(3)
+        way.break_next("FinishRun", faults.in_turn(faults.reset_after, faults.status(409)), times=2)
+    assert len(lines("anymate.finish_stored")) == 1
     assert settle()
     assert finishes(sandbox) == [("a", 3)]
     assert rows() == []

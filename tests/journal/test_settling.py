@@ -189,6 +189,15 @@ def test_before_the_machine_was_started(sandbox: Sandbox, file: Path, rows: Rows
     assert credited(sandbox) == {"a": None}
 
 
+def test_gateway_after_the_machine_was_started(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -> None:
+    """What is owed since before a restart is kept, although a gateway answers for Anymate."""
+    owe(sandbox, "a")
+    change(file, "UPDATE rows SET recorded = 1.0, finish = 0")
+    way.break_next("FinishRun", faults.says(404, {"error": "no such route"}))
+    assert not settle()
+    assert [(row.state, row.entries) for row in rows()] == [("refused", 1)]
+
+
 def test_outage_between_two_finishes_of_a_run(sandbox: Sandbox, file: Path, rows: Rows, calls: Calls) -> None:
     """Where a finish that may have been sent must go first, and can't, what follows in its run is owed, too."""
     with anymate_run("a") as run:

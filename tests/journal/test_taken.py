@@ -89,7 +89,7 @@ def test_bot_that_was_taken_for_dead_while_it_finished(
 
     def take(exchange: Exchange) -> None:
         another_program(file, SENDING)
-        exchange.answer(404, {"message": "The run is not open."})
+        exchange.answer(404, {"succeeded": False, "message": "The run is not open."})
 
     way.break_next("FinishRun", take)
     with anymate_run("a") as run:

@@ -37,7 +37,7 @@ class Anymate:
         """FinishRun."""
         run = self.runs.get(run_id)
         if run is None or run.credited is not None:
-            raise ApiError("FinishRun", 200, "succeeded is false: the run is not open")
+            raise ApiError("FinishRun", 200, "succeeded is false: the run is not open", said_no=True)
         run.credited = entries or 0
 
     @property
