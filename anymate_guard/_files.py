@@ -38,8 +38,8 @@ def credential(path: str, timeout: float) -> str:
 def state_dir(given: str | os.PathLike[str] | None, *, warn: bool = False) -> Path:
     """The folder of the journal, by its real path, whatever the current directory will be.
 
-    Where none is given it is the user's state directory, or without a home that can be written to, as in many
-    containers, this user's own folder where temporary files go.
+    Where none is given, or a blank one, it is the user's state directory, or without a home that can be written to, as
+    in many containers, this user's own folder where temporary files go.
 
     Args:
         given: The folder that was asked for.
@@ -48,7 +48,7 @@ def state_dir(given: str | os.PathLike[str] | None, *, warn: bool = False) -> Pa
     Raises:
         ValueError: If it can't be a path, is relative and the current directory is gone, or is in a home that is none.
     """
-    if given is not None:
+    if given is not None and os.fspath(given).strip():
         return _real(given)
     users = _users()
     if users is not None and _can_be_written(users):

@@ -52,8 +52,8 @@ class Settings:
         process_key: Process key for a guard that names none.
         timeout: Seconds for one connect or one read.
         deadline: Seconds in all for entering a guard, and again for leaving it, retries and waits included.
-        state_dir: Folder of the journal, made absolute. None takes the user's state directory, or where there is no
-            home that can be written to, a temporary folder, with a warning.
+        state_dir: Folder of the journal, made absolute. None or blank takes the user's state directory, or where there
+            is no home that can be written to, a temporary folder, with a warning.
         handle_signals: False leaves SIGTERM alone.
         disabled: True makes guards record and log but call nothing; no credentials are needed then.
 

@@ -298,6 +298,14 @@ def test_wrong_types(changes: dict[str, Any], problem: str) -> None:
     assert str(caught.value) == problem
 
 
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_blank_folder(blank: str) -> None:
+    """A state folder that is blank, as an empty line of an env file gives it, counts as not set."""
+    usual = Path(platformdirs.user_state_dir("anymate_guard", appauthor=False)).resolve()
+    assert read(ANYMATE_STATE_DIR=blank).state_dir == usual
+    assert Settings(disabled=True, state_dir=blank).state_dir == usual
+
+
 def test_no_folder() -> None:
     """A state folder that is no path is refused by its value."""
     with pytest.raises(ConfigurationError, match=r"^ANYMATE_STATE_DIR: must be the path of a folder, got 7: "):
