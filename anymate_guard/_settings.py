@@ -26,6 +26,7 @@ _LONGEST = 86_400
 _TIMEOUT = 10.0
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 _TOLD = "?"  # stands for a credential whose file was refused already, so that it isn't told of twice
 _SWITCH_WORDS = {
@@ -262,11 +263,14 @@ def _wrong_credentials(values: dict[str, Any]) -> list[str]:
             problems.append(f"{variable(name)}: is missing")
         elif _HALF_CHARACTER.search(values[name]):
             problems.append(f"{variable(name)}: is not text in UTF-8")
+        elif _CONTROL.search(values[name]):
+            problems.append(f"{variable(name)}: must not hold control characters, such as a line break; take them out")
     return problems
 
 
 def _wrong_client_id(client_id: str) -> list[str]:
-    if not client_id.strip() or client_id == _TOLD or _HOST_LABEL.fullmatch(client_id):
+    told = not client_id.strip() or client_id == _TOLD or _CONTROL.search(client_id)
+    if told or _HOST_LABEL.fullmatch(client_id):
         return []
     return [f"ANYMATE_CLIENT_ID: must be letters, digits and hyphens, as it becomes a host name, got {client_id!r}"]
 

@@ -198,7 +198,25 @@ def test_password_in_an_address() -> None:
     assert found == (f"ANYMATE_AUTH_URL: {MUST}, got 'https://***@b:8/x'",)
 
 
-@pytest.mark.parametrize("client_id", ["a b", "a.b", "-a", "a-", "ä", "a/b", "a@b", "a\n"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["s3cret\r", "s3cret\n", "s3\0cret", "s3\x7fcret", "s3\x85cret"])
+def test_control_characters(name: str, value: str) -> None:
+    """A credential with a line break or the like in it is refused, in the cloud and on premises, and not told."""
+    on_premises = {"ANYMATE_API_URL": "https://a", "ANYMATE_AUTH_URL": "https://b"}
+    problem = f"{name}: must not hold control characters, such as a line break; take them out"
+    assert problems(**{name: value}) == (problem,)
+    assert problems(**{name: value}, **on_premises) == (problem,)
+
+
+def test_control_characters_in_a_file(tmp_path: Path) -> None:
+    """A credential's file that holds more than one line is refused."""
+    file = tmp_path / "secret"
+    file.write_text("s3cret\nanother\n")
+    (problem,) = problems(ANYMATE_PASSWORD=None, ANYMATE_PASSWORD_FILE=str(file))
+    assert problem.startswith("ANYMATE_PASSWORD: must not hold control characters")
+
+
+@pytest.mark.parametrize("client_id", ["a b", "a.b", "-a", "a-", "ä", "a/b", "a@b"])
 def test_bad_client_id(client_id: str) -> None:
     """A client id that can't be part of a host name is refused where it becomes one, and only there."""
     assert problems(ANYMATE_CLIENT_ID=client_id) == (
