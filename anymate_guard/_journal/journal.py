@@ -237,7 +237,9 @@ class Journal:
             result, decided = self._database.transaction(lambda rows: self._change(rows, address, rule), write=True)
         finally:
             self._in_transaction = 0
-            if not self._database.committed:
+            if self._database.committed:
+                self._file = self._database.number, self._database.losses
+            else:
                 self._unseen = {}
         self._note(self._unseen, decided)
         self._unsure, self._unseen = False, {}
@@ -287,12 +289,11 @@ class Journal:
 
     def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
-        file, before = (self._database.number, self._database.losses), set[int]()
-        if self._file != file:
+        before = set[int]()
+        if self._file != (self._database.number, self._database.losses):
             before = set(self._written)
             self._written.clear()
             self._unseen.clear()
-            self._file = file
             for number in tuple(self._settled):
                 rows.drop(number)
         # What is not there any more was taken by another program.

@@ -308,7 +308,7 @@ def test_folder_that_is_removed_under_an_idle_bot(sandbox: Sandbox) -> None:
         until(lambda: [(row.entries, alive) for row, alive in rows()] == [(10, True)])
         comes_and_goes()
         assert is_open(sandbox)
-        assert idle.end() == (0, "", "")
+        assert idle.end()[0] == 0
     assert finished(sandbox) == [(11, None)]
 
 
@@ -492,6 +492,32 @@ def test_copy_that_is_put_back(sandbox: Sandbox) -> None:
         until(lambda: [row.process_key for row, alive in rows() if alive] == ["other"])
         assert len(rows()) == 1
         assert bot.end() == (0, "", "")
+    assert run(DELIVER)[0] == 0
+    assert sorted(finished(sandbox), key=str) == [(10, None), (None, None)]
+
+
+def test_copy_that_is_put_back_before_a_step_that_fails(sandbox: Sandbox) -> None:
+    """What a live bot has finished stays finished, also where its first step in the copy comes to nothing."""
+    text = """
+    import shutil
+    from anymate_guard._journal.journals import all_journals
+    with anymate_run("other"):
+        (journal,) = all_journals()
+        folder, copied = journal.path.parent, journal.path.parent.with_name("copied")
+        with anymate_run("k") as run:
+            run.add_entries(10)
+            with journal._lock:
+                journal.close()
+                shutil.copytree(folder, copied)
+        with journal._lock:
+            shutil.rmtree(folder)
+            copied.rename(folder)
+            try:
+                journal.apply("", lambda view: 1 / 0, 0.0)
+            except ZeroDivisionError:
+                pass
+    """
+    assert run(text)[0] == 0
     assert run(DELIVER)[0] == 0
     assert sorted(finished(sandbox), key=str) == [(10, None), (None, None)]
 
