@@ -35,7 +35,7 @@ _SWITCH_WORDS = {
 }
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, slots=True)  # no __dict__, which a log might show with its secrets
 class Settings:
     """How to reach Anymate, and how patient to be.
 

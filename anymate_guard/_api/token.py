@@ -26,7 +26,7 @@ _WRONG = {  # by the error codes of OAuth
 _MARGIN = 300.0  # at most, by which a token is renewed before its end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """An access token.
 

@@ -13,7 +13,7 @@ _HEADERS = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """What to send; its text form shows neither headers nor body, as they hold secrets.
 
@@ -34,7 +34,7 @@ class Request:
     def having(self, header: str, value: str) -> Request:
         """The request with this header, too."""
         headers = {**self.headers, header: value}
-        return Request(self.method, self.base, self.path, self.body, headers)  # evolve takes longer
+        return Request(self.method, self.base, self.path, self.body, headers)  # replace takes longer
 
 
 @dataclass(eq=False)

@@ -45,7 +45,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         self._move_to(folder)
         self.number = 0  # of the file that was opened last, as it may be another one by the same name
-        self.losses = 0  # how often the file or a part of it was found replaced while it was open
+        self.losses = 0  # how often the file or a part of it was found replaced or deleted while it was open
         self.committed = True  # whether the last transaction was written, however it ended
         self._distrusted = False  # whether the folder is not the one that was asked for
         self.checkpointing = Lock()  # while a connection is opened, or a second one is open
@@ -88,8 +88,8 @@ class Database:
         if named[1:] != self._opened[1:]:
             # A cleaner deleted a part, or a program that sqlite took for the last one: its locks are gone when this
             # one opens and closes the file elsewhere, to copy the folder, say. Closed now, sqlite would put the log
-            # over what others have written since, and delete theirs. Interrupted it does neither, if there is
-            # something in the log: nobody reads this number. A log that others have, too, is not written to.
+            # over what others have written since, and delete theirs. Interrupted it does neither, if something in the
+            # log is not in the file yet: nobody reads this number. A log that others have, too, is not written to.
             if named[1] != self._opened[1]:
                 with contextlib.suppress(*TROUBLE):
                     connection.execute("PRAGMA application_id = 0")

@@ -206,6 +206,12 @@ class Journal:
 
         What was never usable, as it is read-only, say, is tried once more, unless it is only locked.
         """
+        if self._lost:  # as the step before found, in which others waited for the file
+            self._lost = False
+            self._database.warn(
+                "it was deleted or replaced while it was in use",
+                "what others had left there may be lost; see that nobody cleans up in the folder",
+            )
         end, again, poll = time.monotonic() + patience, False, _POLL
         while True:
             with self._lock:
@@ -232,23 +238,15 @@ class Journal:
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
         self._open()
-        self._in_transaction = threading.get_ident()
+        self._in_transaction, file = threading.get_ident(), self._file
         try:
             result, decided = self._database.transaction(lambda rows: self._change(rows, address, rule), write=True)
         finally:
             self._in_transaction = 0
-            if self._database.committed:
-                self._file = self._database.number, self._database.losses
-            else:
-                self._unseen = {}
+            if not self._database.committed:
+                self._unseen, self._file = {}, file
         self._note(self._unseen, decided)
         self._unsure, self._unseen = False, {}
-        if self._lost:  # said now, as others wait for the end of a transaction
-            self._lost = False
-            self._database.warn(
-                "the file or its log was deleted or replaced while it was in use",
-                "what others had left there may be lost; see that nobody cleans up in the folder",
-            )
         return result
 
     def _change(self, rows: Tables, address: str, rule: Callable[[View], T]) -> tuple[T, Mapping[int, Row]]:
@@ -289,11 +287,12 @@ class Journal:
 
     def _compare(self, rows: Tables) -> None:
         """Find out what the file holds of this program: it is another file, or a transaction's end was not seen."""
-        before = set[int]()
-        if self._file != (self._database.number, self._database.losses):
+        file, before = (self._database.number, self._database.losses), set[int]()
+        if self._file != file:
             before = set(self._written)
             self._written.clear()
             self._unseen.clear()
+            self._file = file
             for number in tuple(self._settled):
                 rows.drop(number)
         # What is not there any more was taken by another program.

@@ -133,7 +133,7 @@ def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) ->
 
 def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> Life[Delivery]:
     """Give what was never sent a run of its own, as its run is closed."""
-    trouble = ApiError("FinishRun", 200, reason)
+    trouble = ApiError("FinishRun", 200, reason, said_no=True)
     decided = yield from _write(way, [finish], lambda view: rules.not_open(view, finish, way.claims))
     if decided is None:
         return Delivery(finish, "owed", trouble)

@@ -90,6 +90,19 @@ def test_a_late_reader(sandbox: Sandbox, code: int) -> None:
     assert [message.endswith("\nno\nthe end") for message in reported(sandbox)] == [True] * (code != 0)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nobody can change there how others write to a pipe")
+def test_stderr_that_does_not_wait(sandbox: Sandbox) -> None:
+    """All comes through, also where the command lets nobody wait for what it shares with `exec`, as node does."""
+    script = "import os; os.set_blocking(1, False); [os.write(2, b'no\\n' * 10_000) for _ in range(10)]"
+    command = [*COMMAND, "exec", "--report-failure", "jobs", "--", sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        assert process.stdout is not None
+        assert process.stdout.read() == "no\n" * 100_000
+    assert process.returncode == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
 def test_last_words_in_a_terminal(sandbox: Sandbox) -> None:
     """A terminal is left to the command, also with `--report-failure`: people have seen its last words there."""

@@ -522,6 +522,31 @@ def test_copy_that_is_put_back_before_a_step_that_fails(sandbox: Sandbox) -> Non
     assert sorted(finished(sandbox), key=str) == [(10, None), (None, None)]
 
 
+def test_new_file_that_is_locked_at_first(sandbox: Sandbox) -> None:
+    """A bot whose journal was deleted writes its row to the new one, also where another program is busy there."""
+    text = """
+    from anymate_guard._journal.database import Database
+    from anymate_guard._journal.journals import all_journals
+    with anymate_run("k") as run:
+        run.add_entries(10)
+        (journal,) = all_journals()
+        journal.look()
+        with journal._lock:
+            for path in journal.path.parent.iterdir():
+                path.unlink()
+            another = Database(journal.path.parent)
+            another.connect()
+            another._connection.execute("BEGIN IMMEDIATE")
+            journal.clear(0.0)
+            another._connection.execute("ROLLBACK")
+            another.disconnect()
+        journal.look()
+        run.add_entries(1)
+    """
+    assert run(text)[0] == 0
+    assert finished(sandbox) == [(11, None)]
+
+
 def test_file_that_is_damaged_under_an_idle_bot(sandbox: Sandbox) -> None:
     """A bot that waits in its body is seen in the file that others put in the place of a damaged one."""
     with at_work(10) as idle:

@@ -336,6 +336,12 @@ def test_frozen() -> None:
         read().timeout = 1  # type: ignore[misc]
 
 
+def test_no_namespace() -> None:
+    """What a log shows of an object that it does not know, as by `default=vars`, leaves the secrets out."""
+    with pytest.raises(TypeError):
+        vars(read())
+
+
 def test_text_form() -> None:
     """The text form leaves the secrets out."""
     assert "mate@acme" in repr(read())

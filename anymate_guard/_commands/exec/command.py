@@ -21,10 +21,8 @@ from anymate_guard._settings import SECRETS, variable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
 _POLL = 0.2  # seconds between two looks at the KPI file
-_STOPS, _OTHERS = (  # the others mean what the command takes them for
-    [getattr(signal, name) for name in names if hasattr(signal, name)]
-    for names in (("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK"), ("SIGUSR1", "SIGUSR2"))
-)
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK", "SIGUSR1", "SIGUSR2")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class CommandFailed(Told):
@@ -70,7 +68,7 @@ class Command:
             CommandFailed: It could not be run, or its exit code is not 0.
             Stopped: Its exit code is not 0, and a signal to stop came before.
         """
-        for number in (*_STOPS, *_OTHERS):
+        for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._pass_on)
         if sys.platform != "win32":
@@ -133,10 +131,10 @@ class Command:
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Handle a signal: the command decides what becomes of it, until its end."""
         if self.over:
-            if number in _STOPS:
+            if _means_stop(number):
                 signal.signal(number, signal.SIG_DFL)  # its run is being finished; only a second signal ends that
             return
-        self._stopped |= number in _STOPS
+        self._stopped |= _means_stop(number)
         if self._process is None:
             self._early.append(number)
         elif not _given_already(number):
@@ -155,6 +153,11 @@ def _exit_code(code: int) -> int:
     if sys.platform == "win32":  # where Python 3.11 makes 0xFFFFFFFF of what is no signed number of 32 bits
         return code - (1 << 32) if code >= 1 << 31 else code
     return code if code >= 0 else 128 - code
+
+
+def _means_stop(number: int) -> bool:
+    """Whether a signal is to end the command; the others mean what it takes them for."""
+    return "USR" not in signal.Signals(number).name
 
 
 def _given_already(number: int) -> bool:

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import IO
 
-_CHUNK = 1 << 16  # bytes: as much as a pipe holds
+_CHUNK = 1 << 20  # bytes: as much as a pipe holds
 _KEPT = 8192  # bytes
 _LINES = 10
 _PATIENCE = 1  # seconds for the end on Windows: a program that the command left behind may hold the pipe for days
@@ -65,8 +65,16 @@ class LastWords:
             self._over = True
             if self._pass_on() and self._pass_on():  # all that the pipe held, and then not its end: it was left behind
                 os.set_blocking(self._pipe.fileno(), True)
-                with contextlib.suppress(OSError):  # a small container may have none
-                    subprocess.Popen(["cat"], stdin=self._pipe, stdout=sys.stderr, start_new_session=True)  # noqa: S607
+                environ = {"PATH": os.environ.get("PATH", os.defpath)}  # it may run for days, and needs no secrets
+                with contextlib.suppress(OSError):  # a small container may have no cat
+                    subprocess.Popen(
+                        ["cat"],  # noqa: S607
+                        stdin=self._pipe,
+                        stdout=sys.stderr,
+                        cwd="/",
+                        env=environ,
+                        start_new_session=True,
+                    )
 
     def _pass_on(self) -> bool:
         """Pass on what is in the pipe; whether more may come."""
@@ -77,5 +85,8 @@ class LastWords:
         self._kept = (self._kept + data)[-_KEPT:]
         with contextlib.suppress(OSError):  # nobody reads ours: the command must not wait for that
             while rest:
-                rest = rest[os.write(sys.stderr.fileno(), rest) :]
+                try:
+                    rest = rest[os.write(sys.stderr.fileno(), rest) :]
+                except BlockingIOError:  # somebody shares it who does not wait
+                    select.select([], [sys.stderr], [])
         return bool(data)
