@@ -169,7 +169,10 @@ def test_fork_while_other_threads_are_at_it(sandbox: Sandbox) -> None:
             thread.join()
         say(codes == [0] * 12)
         """
-    assert run(text, **FORK_IS_MEANT) == (0, "True\n", "")
+    code, said, complaints = run(text, **FORK_IS_MEANT)
+    assert (code, said) == (0, "True\n")
+    # On a busy machine the file may be locked each time that somebody asks, for two seconds: then they do without it.
+    assert all("database is locked" in line for line in complaints.splitlines())
     finished(sandbox)
     children = [run for run in sandbox.runs() if run["processKey"].startswith("child")]
     assert [run["overwriteEntries"] for run in children] == [7] * 12
