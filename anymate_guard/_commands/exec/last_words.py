@@ -52,7 +52,8 @@ class LastWords:
             return
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
-        while poll.poll():
+        while True:
+            poll.poll()
             with self._lock:
                 if self._over or not self._pass_on():
                     return
