@@ -38,6 +38,8 @@ class Interruption:
             return
         if event == "call" and passes_on(frame):
             return
+        if event == "c_return" and what.__name__ == "__enter__":
+            return  # nor between taking a lock and the block, but on 3.14, where ours is made for that
         self.left -= 1
         if self.left == 0:
             self.where = f"{code.co_filename}:{frame.f_lineno} {event} {what}"
