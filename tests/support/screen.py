@@ -61,6 +61,11 @@ class Screen:
         while text not in "\n".join(self.lines):
             assert self._look(), f"{text!r} never appeared: {self.lines}"
 
+    def gone(self, text: str) -> None:
+        """Look until a text is there no more."""
+        while text in "\n".join(self.lines):
+            assert self._look(), f"{text!r} stays: {self.lines}"
+
     def type(self, text: str) -> None:
         """Press keys."""
         os.write(self._own, text.encode())
