@@ -308,7 +308,10 @@ def test_folder_that_is_removed_under_an_idle_bot(sandbox: Sandbox) -> None:
         until(lambda: [(row.entries, alive) for row, alive in rows()] == [(10, True)])
         comes_and_goes()
         assert is_open(sandbox)
-        assert idle.end()[0] == 0
+        status, said, complaint = idle.end()
+        assert (status, said) == (0, "")
+        assert "what others had left there may be lost" in complaint
+        assert len(complaint.splitlines()) == 1
     assert finished(sandbox) == [(11, None)]
 
 
@@ -437,9 +440,10 @@ def test_log_that_is_deleted_under_idle_bots(sandbox: Sandbox) -> None:
         first.dead()
         comes_and_goes()
         assert not sandbox.runs()[1]["finished"]
-        status, _, complaint = second.end()
-        assert status == 0
+        status, said, complaint = second.end()
+        assert (status, said) == (0, "")
         assert "what others had left there may be lost" in complaint
+        assert len(complaint.splitlines()) == 1
     assert finished(sandbox) == [(None, None), (31, None)]
 
 
