@@ -75,9 +75,13 @@ return [...broken, ...cut.map((at) => at.outerHTML)];
 """
 
 
+@pytest.fixture(scope="module", name="clock")
+def _clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture(scope="module", name="busy")
-def _busy() -> Iterator[Sandbox]:
-    clock = Clock()
+def _busy(clock: Clock) -> Iterator[Sandbox]:
     with Sandbox(clock=clock) as sandbox:
         work(sandbox, clock, processes=31, runs=1000)
         sandbox.show_journal(Journal())
@@ -102,9 +106,20 @@ def states(busy: Sandbox) -> list[str]:
     return ["/", f"/?process={key}&run={run['runId']}&state=failed", f"/?run={run['runId']}&tokens=1&window=600&find=a"]
 
 
+@pytest.fixture(name="day", params=["today", "yesterday"])
+def _day(request: pytest.FixtureRequest, clock: Clock) -> Iterator[None]:
+    clock.back = -86_400 if request.param == "yesterday" else 0
+    yield
+    clock.back = 0
+
+
+@pytest.mark.usefixtures("day")
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_overflows(page: Reader, busy: Sandbox, width: int) -> None:
-    """Nothing scrolls sideways, spills or is broken within a word, and fingers hit the buttons of a small screen."""
+    """Nothing scrolls sideways, spills or is broken within a word, and fingers hit the buttons of a small screen.
+
+    What was yesterday is shown with its date.
+    """
     for state in states(busy):
         page.look_like(width)
         page.open(state)
