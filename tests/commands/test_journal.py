@@ -369,7 +369,7 @@ def outage(sandbox: Sandbox, count: int, **environ: str) -> None:
     """Let many finishes be owed, each of another process."""
     sandbox.close()
     command = [sys.executable, "-c", OUTAGE, str(count)]
-    subprocess.run(command, env={**os.environ, **environ}, check=True, timeout=60)
+    subprocess.run(command, env={**os.environ, **environ, "ANYMATE_DEADLINE": "1"}, check=True, timeout=60)
     sandbox.start()
 
 
