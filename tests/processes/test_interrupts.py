@@ -133,7 +133,7 @@ def test_interrupt_before_the_first_line_of_leaving(sandbox: Sandbox, named: boo
 
     No run that nobody leaves, no current run, and no signal that is not the program's.
     """
-    rounds = 300
+    rounds = 100
     text = FIRST_OPCODE.replace("NAMED", str(named)).replace("ROUNDS", str(rounds))
     status, said, complaint = run(INTERRUPTION + text)
     assert (status, said, complaint) == (0, "True [] True\n", "")
