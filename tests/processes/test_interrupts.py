@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
 from anymate_guard.sandbox import Sandbox
@@ -84,6 +87,53 @@ guarded("last", 0)
 say(number > 100, stuck)
 """
 
+AGAIN = """
+import json
+
+MONITOR, EVENTS = sys.monitoring, sys.monitoring.events
+MONITOR.use_tool_id(MONITOR.PROFILER_ID, "Ctrl-C")
+MAIN = threading.get_ident()
+
+class Again:
+    def __init__(self, number, again, only):
+        self.left, self.again, self.only, self.hits = number, again, only, 0
+    def __call__(self, code, what):
+        if threading.get_ident() != MAIN or not code.co_filename.startswith(PACKAGES) or what == "__enter__":
+            return
+        if self.hits == TIMES or (self.hits == 0 and self.only not in (None, what)):
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.left, self.hits = self.again, self.hits + 1
+            raise KeyboardInterrupt
+
+def guarded(key, count, interruption):
+    def returned(code, offset, what, argument):
+        interruption(code, getattr(what, "__name__", ""))
+    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.PY_START, lambda code, offset: interruption(code, None))
+    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.C_RETURN, returned)
+    try:
+        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.PY_START | EVENTS.CALL)
+        with anymate_run(key) as run:
+            run.add_entries(count)
+            recorded[key] = count
+    except KeyboardInterrupt:
+        pass
+    finally:
+        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.NO_EVENTS)
+
+recorded, again = {}, None
+while again is None or again.hits:
+    key = f"k{len(recorded)}"
+    recorded[key] = 0
+    again = Again(len(recorded) * STEP, len(recorded) % MOST + 1, ONLY)
+    guarded(key, 1, again)
+    with anymate_run(key) as run:
+        run.add_entries(10)
+        recorded[key] += 10
+say(json.dumps(recorded))
+"""
+
 FIRST_OPCODE = """
 class AtExit(Interruption):
     def __call__(self, frame, event, what):
@@ -125,6 +175,22 @@ def test_interrupt_anywhere(sandbox: Sandbox, first: int, named: bool) -> None:
     *interrupted, (_, whole) = ((key, entries) for key, entries in credit.items() if key.startswith("k"))
     assert {entries for _, entries in interrupted} == {10, 11}
     assert whole == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring: a profiler is gone once it has raised")
+@pytest.mark.parametrize(("only", "step", "most", "times"), [("send", 1, 1, 2), (None, 11, 9, 2), (None, 11, 9, 99)])
+def test_interrupt_again_and_again(sandbox: Sandbox, only: str | None, step: int, most: int, times: int) -> None:
+    """However often Ctrl-C comes, nothing is lost or counted twice, and all is finished when the program has ended."""
+    text = AGAIN.replace("STEP", str(step)).replace("MOST", str(most)).replace("TIMES", str(times))
+    status, said, complaint = run(INTERRUPTION + text.replace("ONLY", repr(only)))
+    assert status == 0, complaint
+    recorded = json.loads(said)
+    finished(sandbox)
+    credit = dict.fromkeys(recorded, 0)
+    for one in sandbox.runs():
+        credit[one["processKey"]] += one["overwriteEntries"] or 0
+    assert credit == recorded
+    assert set(recorded.values()) == {10, 11}
 
 
 @pytest.mark.parametrize("named", [True, False])
