@@ -50,10 +50,11 @@ def check_sdist(names: set[str]) -> None:
 def check_clean_install(wheel: Path, version: str) -> None:
     """The wheel alone, without the sandbox extra: it imports, and its command runs under both names."""
     with tempfile.TemporaryDirectory() as folder:
-        venv.create(folder, with_pip=True)
+        venv.create(folder)
         scripts = Path(folder, "Scripts" if sys.platform == "win32" else "bin")
         python = str(scripts / "python")
-        subprocess.run([python, "-m", "pip", "install", "--quiet", str(wheel)], check=True)
+        installing = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, str(wheel)]
+        subprocess.run(installing, check=True)
         subprocess.run([python, "-c", IMPORT_ALONE], cwd=folder, check=True)
         for command in ([str(scripts / "anymate-guard")], [python, "-m", "anymate_guard"]):
             answer = subprocess.check_output([*command, "--version"], cwd=folder, text=True)
