@@ -868,6 +868,26 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     assert credited(sandbox) == [None, None, None]
 
 
+def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: Any) -> None:
+    """What a guard has claimed when Ctrl-C comes before it knows of that is owed to everybody again."""
+    watched(lambda _: None)
+    with anymate_run("a"):
+        sandbox.fail_next("FinishRun", status=401, times=2)
+
+    def interrupt(executed: str) -> None:
+        if executed == "COMMIT" and threading.current_thread() is threading.main_thread():
+            watched(lambda _: None)
+            raise KeyboardInterrupt
+
+    watched(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        guard("b")
+    until(lambda: [(row.process_key, row.state, row.owner) for row in rows()] == [("a", "done", 0)])
+    guard("c")
+    assert credited(sandbox) == [None, 1]
+    assert rows() == []
+
+
 def test_interrupted_after_a_refusal(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that may not start, and is interrupted while it settles what others are owed, keeps hold of nothing."""
     with anymate_run("a"), anymate_run("b"):
