@@ -162,17 +162,22 @@ say(all([interrupted(guard if NAMED else anymate_run("k")) for _ in range(ROUNDS
 """
 
 
+def credit_of(sandbox: Sandbox) -> dict[str, int]:
+    """Entries of the runs of each process, in the order in which they began; all of them have to be finished."""
+    finished(sandbox)
+    credit: dict[str, int] = {}
+    for one in sandbox.runs():
+        credit[one["processKey"]] = credit.get(one["processKey"], 0) + (one["overwriteEntries"] or 0)
+    return credit
+
+
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("first", [1, 2, 3, 4])
 def test_interrupt_anywhere(sandbox: Sandbox, first: int, named: bool) -> None:
     """Wherever Ctrl-C comes, the next guard on its key is not held up, and nothing is left open or counted twice."""
     status, said, complaint = run(INTERRUPTION + ANYWHERE.replace("FIRST", str(first)).replace("NAMED", str(named)))
     assert (status, said) == (0, "True []\n"), complaint
-    finished(sandbox)
-    credit: dict[str, int] = {}
-    for one in sandbox.runs():
-        credit[one["processKey"]] = credit.get(one["processKey"], 0) + (one["overwriteEntries"] or 0)
-    *interrupted, (_, whole) = ((key, entries) for key, entries in credit.items() if key.startswith("k"))
+    *interrupted, (_, whole) = ((key, entries) for key, entries in credit_of(sandbox).items() if key.startswith("k"))
     assert {entries for _, entries in interrupted} == {10, 11}
     assert whole == 1
 
@@ -185,11 +190,7 @@ def test_interrupt_again_and_again(sandbox: Sandbox, only: str | None, step: int
     status, said, complaint = run(INTERRUPTION + text.replace("ONLY", repr(only)))
     assert status == 0, complaint
     recorded = json.loads(said)
-    finished(sandbox)
-    credit = dict.fromkeys(recorded, 0)
-    for one in sandbox.runs():
-        credit[one["processKey"]] += one["overwriteEntries"] or 0
-    assert credit == recorded
+    assert credit_of(sandbox) == recorded
     assert set(recorded.values()) == {10, 11}
 
 
@@ -199,7 +200,7 @@ def test_interrupt_before_the_first_line_of_leaving(sandbox: Sandbox, named: boo
 
     No run that nobody leaves, no current run, and no signal that is not the program's.
     """
-    rounds = 100
+    rounds = 300
     text = FIRST_OPCODE.replace("NAMED", str(named)).replace("ROUNDS", str(rounds))
     status, said, complaint = run(INTERRUPTION + text)
     assert (status, said, complaint) == (0, "True [] True\n", "")
