@@ -29,6 +29,8 @@ _HOUR = 3600.0
 _LARGEST_LOG = 4 << 20  # bytes of the write-ahead log that are put into the file at leisure
 _TOO_LARGE = 16 << 20  # where somebody always writes, that does not shorten it: then they wait, once
 
+_yield: Callable[[], None] = getattr(os, "sched_yield", lambda: None)  # not on every system
+
 
 class Untrusted(OSError):
     """Somebody else could have written what is in the folder."""
@@ -100,6 +102,8 @@ class Database:
         """Do all of some work, or nothing; while writing, nobody else changes anything."""
         connection = self._connection
         assert connection is not None  # noqa: S101  # whoever asks has opened it
+        if write:
+            _yield()  # to be seldom put aside by a busy machine while others wait for the lock
         connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
             result = work(Tables(connection))
