@@ -115,6 +115,13 @@ class Database:
                 connection.rollback()
         return result
 
+    def statement(self, work: Callable[[Tables], T]) -> T:
+        """Do what is one statement, which is a transaction of its own."""
+        assert self._connection is not None  # noqa: S101  # as above
+        result = work(Tables(self._connection))
+        self._fresh = False
+        return result
+
     def sync(self) -> bool:
         """See that what was written is on the disk, without holding anybody up; any thread may do so.
 

@@ -198,8 +198,23 @@ class Journal:
         if not self._wanted and not self._unsure:
             return
         self._open()
-        if self._unsure or self._differences():
+        if self._unsure or not all(self._record(number, row) for number, row in self._differences()):
             self._apply("", lambda _: None)
+
+    def _record(self, number: int, row: Row | None) -> bool:
+        """Write what is new in a row; False where that takes more than one statement.
+
+        Between two of them other threads may have the interpreter for long, and the file would be locked meanwhile.
+        """
+        written = self._written.get(number)
+        if row is None or row.owner != self.owner.id or written is None:
+            return False
+        if not self._database.statement(lambda rows: rows.put_mine(row, self.owner.id, written.finish)):
+            return False
+        self._unsynced = True
+        if self._written.get(number) is written:  # else the garbage collector has left a guard in between
+            self._written[number] = row
+        return True
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
         """Do something with the file, again and again while it can't be used.

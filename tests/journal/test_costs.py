@@ -105,6 +105,29 @@ def test_more_is_owed_than_is_claimed_at_once(sandbox: Sandbox, file: Path, rows
         assert len(rows()) == 1
 
 
+def test_recording_is_one_statement(
+    sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded is written by one statement: over several, a busy program would keep others from the journal."""
+    statements: list[str] = []
+
+    class Told(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            statements.append(statement)
+            return super().execute(statement, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Told, **options))
+    with anymate_run("a") as run:
+        journal_at(folder).look()
+        statements.clear()
+        run.add_entries(3)
+        journal_at(folder).look()
+        written = list(statements)
+        assert [row.entries for row in rows()] == [3]
+    assert [statement.split()[0] for statement in written] == ["UPDATE"]
+
+
 def test_nothing_is_kept_of_finished_guards(
     sandbox: Sandbox, file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

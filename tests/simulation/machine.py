@@ -180,6 +180,10 @@ class Database:
         return result
 
 
+    def statement(self, work: Callable[[Rows], T]) -> T:
+        return self.transaction(work, write=True)
+
+
 @dataclass(eq=False)
 class Owner:
     """A program as an owner."""
