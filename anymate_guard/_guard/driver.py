@@ -16,7 +16,21 @@ from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard._journal.view import BATCH, Claims
-from anymate_guard._lifecycle.asks import ActFor, Apply, Ask, Call, GiveBack, Keep, Life, Read, Say, Wait, Written
+from anymate_guard._lifecycle.asks import (
+    ActFor,
+    Apply,
+    Ask,
+    Call,
+    Drop,
+    GiveBack,
+    Keep,
+    Life,
+    Read,
+    Say,
+    Settled,
+    Wait,
+    Written,
+)
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.leaving import give_up
 from anymate_guard._lifecycle.options import Mate
@@ -114,13 +128,22 @@ class Driver:
                 return self.journal.read(ask.address, ask.rule, _READING)
             case Wait():
                 time.sleep(ask.seconds)
+            case _:
+                self._let_go(ask)
+        return None
+
+    def _let_go(self, ask: GiveBack | Settled | Drop) -> None:
+        match ask:
             case GiveBack():
                 self.journal.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING, durable=True)
-            case _:  # Drop
+            case Settled():
+                self.journal.settle(ask.finish, ask.how)
+                if ask.at_once:
+                    self.journal.clear(_CLEARING)
+            case Drop():
                 self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
-        return None
 
 
 def settle_all(

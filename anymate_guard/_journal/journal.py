@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from anymate_guard._deadline import chance
 from anymate_guard._journal.database import TROUBLE, Database, is_locked
-from anymate_guard._journal.rows import Entry, Row, RowTaken, Unavailable, released
+from anymate_guard._journal.rows import Entry, Finish, Row, RowTaken, Unavailable, released
 from anymate_guard._journal.tables import Tables
 from anymate_guard._journal.view import View
 from anymate_guard._process import signals
@@ -51,6 +51,8 @@ class Journal:
         self._wanted: dict[int, Row | None] = {}
         self._entries: dict[int, Entry] = {}
         self._written: dict[int, Row] = {}  # what the file holds of it
+        self._finished: list[tuple[Finish, str, float]] = []  # what it still holds of finishes that Anymate has
+        self._noted = 0  # how many of those the last transaction took out
         self._file = 0, 0  # which file that is: its number, and the losses before it
         self._unsure = False  # whether it is another file, or the end of a transaction was not seen
         self._unseen: dict[int, Row | None] = {}  # what that transaction has written
@@ -68,7 +70,7 @@ class Journal:
     @property
     def idle(self) -> bool:
         """Whether no guard is open, and everything is written and on the disk."""
-        return not (self._wanted or self._unsynced)
+        return not (self._wanted or self._finished or self._unsynced)
 
     @property
     def in_transaction(self) -> bool:
@@ -97,8 +99,18 @@ class Journal:
                     if entry is not None and left is not None:
                         entry.row = left
 
+    def settle(self, finish: Finish, how: str) -> None:
+        """Delete the rows of a finish that Anymate has, in memory; the file follows, with a line in the history."""
+        with self._lock:
+            self._settled.extend(finish.numbers)
+            if any(number in self._written or number in self._unseen for number in finish.numbers):
+                self._finished.append((finish, how, float(time.time())))
+            for number in finish.numbers:
+                self._entries.pop(number, None)
+                self._wanted.pop(number, None)
+
     def drop(self, numbers: set[int]) -> None:
-        """Delete rows that are settled, in memory; the file follows."""
+        """Delete rows that leave nothing, in memory; the file follows."""
         with self._lock:
             self._settled.extend(numbers)
             for number in numbers:
@@ -167,7 +179,7 @@ class Journal:
 
     def close(self) -> None:
         """Make the file match, and close it; the next operation opens it again."""
-        self.clear(_CLOSING if self._differences() else 0.0)
+        self.clear(_CLOSING if self._finished or self._differences() else 0.0)
         with self._lock:
             self._database.disconnect()
 
@@ -195,10 +207,10 @@ class Journal:
         for entry in list(self._entries.values()):
             row = entry.recorded()
             self._wanted[row.id] = row
-        if not self._wanted and not self._unsure:
+        if not (self._wanted or self._finished or self._unsure):
             return
         self._open()
-        if self._unsure or not all(self._record(number, row) for number, row in self._differences()):
+        if self._finished or self._unsure or not all(self._record(number, row) for number, row in self._differences()):
             self._apply("", lambda _: None)
 
     def _record(self, number: int, row: Row | None) -> bool:
@@ -253,12 +265,14 @@ class Journal:
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
         self._open()
-        self._in_transaction, file = threading.get_ident(), self._file
+        self._in_transaction, file, self._noted = threading.get_ident(), self._file, 0
         try:
             result, decided = self._database.transaction(lambda rows: self._change(rows, address, rule), write=True)
         finally:
             self._in_transaction = 0
-            if not self._database.committed:
+            if self._database.committed:
+                del self._finished[: self._noted]
+            else:
                 self._unseen, self._file = {}, file
         self._note(self._unseen, decided)
         self._unsure, self._unseen = False, {}
@@ -266,6 +280,9 @@ class Journal:
 
     def _change(self, rows: Tables, address: str, rule: Callable[[View], T]) -> tuple[T, Mapping[int, Row]]:
         """Write what differs, then what a rule changes; what it returns, and the rows that it put."""
+        finished = list(self._finished)
+        for finish in finished:
+            rows.settle(*finish)
         if self._unsure:
             self._compare(rows)
         wrote = self._write_differences(rows)
@@ -274,11 +291,14 @@ class Journal:
             self._looked = time.monotonic()
         result = rule(view)
         rows.change(view)
-        self._settled.extend(number for finish, _ in view.history for number in finish.numbers)
         if view.look and time.monotonic() - self._swept > _HOUR:
             rows.forget_history(view.now)
             self._swept = time.monotonic()
-        self._unseen = {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken)}
+        settled = {number for finish, *_ in finished for number in finish.numbers}
+        self._noted, self._unseen = (
+            len(finished),
+            {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken | settled)},
+        )
         self._unsure = True
         return result, view.puts
 

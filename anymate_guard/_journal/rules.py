@@ -153,40 +153,28 @@ def name(view: View, finish: Finish, run_id: int, claims: Claims) -> Finishes:
     return _of_run(view, rows, others, claims)
 
 
-def acknowledge(view: View, finish: Finish, how: str) -> None:
-    """Drop the rows of a finish that Anymate has, and note it in the history."""
-    view.reachable = True
-    view.history.append((finish, how))
-    for row in finish.rows:
-        view.drop(row)
-
-
-def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None, list[Row], list[Row]]:
+def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None, list[Row], list[Row], list[Row]]:
     """Decide about a finish that was never sent before, and whose run turns out to be closed.
 
     Returns:
         The same rows without a run, to be started and finished anew, if there are any and nobody is in the process;
-        those that may have been finished by now, before the machine went down or by a program that took them, as it
-        believed this one dead; and refused ones.
+        those that may have been finished before the machine went down; those that may be finished by now, by a program
+        that took them, as it believed this one dead; and refused ones.
     """
     view.reachable = True
     ours = view.ours(finish)
     refused = [row for row in ours if row.adopted or row.again]
     old = [row for row in ours if row not in refused and row.recorded < view.boot]
     rest = [row for row in ours if row not in refused and row not in old]
-    uncertain = [*old, *(row for row in finish.rows if row.id in view.taken)]
-    if old:
-        view.history.append((Finish(tuple(old)), "before the machine was started"))
-    for row in old:
-        view.drop(row)
+    taken = [row for row in finish.rows if row.id in view.taken]
     _refuse(view, refused, "the run was not open any more")
     rows = [row.but(run_id=None, finish=0, again=True) for row in rest]
     if not rows:
-        return None, uncertain, refused
+        return None, old, taken, refused
     if any(view.in_use(other) for other in view.of_process(rows[0]) if other.id not in finish.numbers):
         give_back(view, rows)
-        return None, uncertain, refused
-    return _take(view, rows, claims), uncertain, refused
+        return None, old, taken, refused
+    return _take(view, rows, claims), old, taken, refused
 
 
 def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:

@@ -49,6 +49,7 @@ _UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_NO_OUTAGE = "DELETE FROM outages WHERE address = ?"
 _LINES = "FROM history WHERE ended >= :since AND (:process IS NULL OR process_key = :process)"
 _HISTORY = f"SELECT * {_LINES} ORDER BY ended DESC LIMIT :most"
 _DAYS = f"""SELECT date(ended, 'unixepoch', 'localtime'), count(*), total(seconds_saved) {_LINES}
@@ -143,12 +144,17 @@ class Tables:
             self.put(row)
         for number in view.drops:
             self.drop(number)
-        for finish, how in view.history:
-            self._connection.execute(_NOTE, _line(finish, how, view.now))
         if view.reachable is False:
             self._connection.execute("INSERT OR REPLACE INTO outages VALUES (?, ?)", (view.address, view.now))
         elif view.reachable:
-            self._connection.execute("DELETE FROM outages WHERE address = ?", (view.address,))
+            self._connection.execute(_NO_OUTAGE, (view.address,))
+
+    def settle(self, finish: Finish, how: str, now: float) -> None:
+        """Delete the rows of a finish that Anymate has, and note it in the history."""
+        for number in finish.numbers:
+            self.drop(number)
+        self._connection.execute(_NOTE, _line(finish, how, now))
+        self._connection.execute(_NO_OUTAGE, (finish.rows[0].address,))
 
     def empty(self) -> None:
         """Delete everything."""

@@ -34,7 +34,6 @@ class View:
         puts: The rows that the rule changed.
         drops: Those that it dropped.
         taken: Rows of this program that others have taken, as they believed it dead.
-        history: Finishes that were acknowledged, and how each was delivered.
         reachable: What the rule noted about its address: True for an answer, False for none.
     """
 
@@ -50,7 +49,6 @@ class View:
     puts: dict[int, Row] = field(default_factory=dict)
     drops: set[int] = field(default_factory=set)
     taken: set[int] = field(default_factory=set)
-    history: list[tuple[Finish, str]] = field(default_factory=list)
     reachable: bool | None = None
     _outage: bool | None = None
     _read: dict[tuple[str, str, int | None], list[Row]] = field(default_factory=dict)

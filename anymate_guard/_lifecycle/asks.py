@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from anymate_guard._journal.rows import Entry
+from anymate_guard._journal.rows import Entry, Finish
 from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.options import Mate
 
@@ -63,8 +63,22 @@ class GiveBack(NamedTuple):
     unsent: set[int]
 
 
+class Settled(NamedTuple):
+    """Delete the rows of a finish that Anymate has, with a line in the history, also where that can't be written now.
+
+    Attributes:
+        finish: The finish.
+        how: How it was delivered.
+        at_once: Whether to write that now, if it can be; else it is part of what is written next.
+    """
+
+    finish: Finish
+    how: str
+    at_once: bool = True
+
+
 class Drop(NamedTuple):
-    """Delete rows that are settled, also where the journal can't be written now."""
+    """Delete rows that leave nothing, also where the journal can't be written now."""
 
     numbers: set[int]
 
@@ -105,7 +119,7 @@ class Say(NamedTuple):
     fields: dict[str, object]
 
 
-Ask = ActFor | Apply | Read | Keep | GiveBack | Drop | Written | Call | Wait | Say
+Ask = ActFor | Apply | Read | Keep | GiveBack | Settled | Drop | Written | Call | Wait | Say
 Life = Generator[Ask, Any, T]
 
 

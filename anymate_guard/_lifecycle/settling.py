@@ -11,7 +11,7 @@ from anymate_guard._api.client import means_not_open
 from anymate_guard._journal import rules
 from anymate_guard._journal.rows import Finish, Row, Unavailable
 from anymate_guard._journal.view import View
-from anymate_guard._lifecycle.asks import Drop, GiveBack, Life, Say, say
+from anymate_guard._lifecycle.asks import GiveBack, Life, Say, Settled, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
@@ -76,6 +76,11 @@ def settle_claimed(
 def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) -> Life[Delivery]:
     """Send claimed finishes of one run in their order; what became of the last one.
 
+    Args:
+        way: The way to Anymate.
+        finishes: What to send.
+        until: When to stop sending what others are owed; after each of those the journal is written anyway.
+
     Raises:
         Unavailable: The journal can't be written, so nothing may be sent.
     """
@@ -113,7 +118,7 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
         if not (finish.known or error.maybe_sent):
             way.claims.unsent |= finish.numbers
         return (yield from _not_delivered(way, finish, error, until))
-    return (yield from _acknowledge(way, finish, "delivered"))
+    return (yield from _acknowledge(way, finish, "delivered", until))
 
 
 def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
@@ -127,7 +132,7 @@ def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | No
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
     """Find out what "not open" means: it is no answer to what was never sent."""
     if way.claims.unsent.isdisjoint(finish.numbers):
-        return (yield from _acknowledge(way, finish, "by an earlier try"))
+        return (yield from _acknowledge(way, finish, "by an earlier try", until))
     return (yield from _start_over(way, finish, str(error), until))
 
 
@@ -137,7 +142,10 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
     decided = yield from _write(way, [finish], lambda view: rules.not_open(view, finish, way.claims))
     if decided is None:
         return Delivery(finish, "owed", trouble)
-    again, uncertain, refused = decided
+    again, old, taken, refused = decided
+    if old:
+        yield Settled(Finish(tuple(old)), "before the machine was started")
+    uncertain = [*old, *taken]
     if uncertain:
         yield say("warning", "finish_uncertain", **Finish(tuple(uncertain)).facts, error=_UNCERTAIN)
     if refused:
@@ -149,11 +157,8 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
     return Delivery(finish, "uncertain" if len(uncertain) == len(finish.rows) else "left")
 
 
-def _acknowledge(way: Way, finish: Finish, how: str) -> Life[Delivery]:
-    try:
-        yield from way.apply(lambda view: rules.acknowledge(view, finish, how))
-    except Unavailable:
-        yield Drop(finish.numbers)
+def _acknowledge(way: Way, finish: Finish, how: str, until: float | None) -> Life[Delivery]:
+    yield Settled(finish, how, at_once=until is None)
     way.claims.rows -= finish.numbers
     return Delivery(finish)
 

@@ -201,8 +201,10 @@ def test_own_row_that_makes_no_sense(
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO rows (address, process_key, username, state) "
-        "SELECT address, process_key, CAST(x'ff' AS TEXT), 'open' FROM rows",
+        (
+            "INSERT INTO rows (address, process_key, username, state) "
+            "SELECT address, process_key, CAST(x'ff' AS TEXT), 'open' FROM rows"
+        ),
         "ALTER TABLE rows RENAME COLUMN zeros TO ones",
         "DROP TABLE rows",
         "PRAGMA user_version = 0",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rows import Row
+from anymate_guard._journal.rows import Finish, Row
 from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
 from anymate_guard._lifecycle.sharing import Program, Shared
 
@@ -128,6 +128,11 @@ class Rows:
         elif view.reachable:
             self._content.outages.discard(view.address)
 
+    def settle(self, finish: Finish, how: str, now: float) -> None:  # noqa: ARG002  # it has no history
+        for number in finish.numbers:
+            self.drop(number)
+        self._content.outages.discard(finish.rows[0].address)
+
     def forget_history(self, now: float) -> None:
         """The model has none."""
 
@@ -178,7 +183,6 @@ class Database:
         if write:
             self._file.content = content
         return result
-
 
     def statement(self, work: Callable[[Rows], T]) -> T:
         return self.transaction(work, write=True)

@@ -10,7 +10,20 @@ from typing import Any
 from anymate_guard import AnymateGuardError, UnreachableError
 from anymate_guard._api.client import OkToRun
 from anymate_guard._journal.rows import Row
-from anymate_guard._lifecycle.asks import ActFor, Apply, Call, Drop, GiveBack, Keep, Life, Read, Say, Wait, Written
+from anymate_guard._lifecycle.asks import (
+    ActFor,
+    Apply,
+    Call,
+    Drop,
+    GiveBack,
+    Keep,
+    Life,
+    Read,
+    Say,
+    Settled,
+    Wait,
+    Written,
+)
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
 from anymate_guard._lifecycle.leaving import give_up, leaving
@@ -184,7 +197,8 @@ class World:
             found += [
                 functools.partial(self._step, guard, how) for how in ("refused", "lost before", "lost after", "late")
             ]
-        if isinstance(guard.ask, Apply) and "file" in self.faults:
+        writes = isinstance(guard.ask, Apply) or (isinstance(guard.ask, Settled) and guard.ask.at_once)
+        if writes and "file" in self.faults:
             found += [lambda: self._step(guard, "not written"), lambda: self._step(guard, "end not seen")]
         if guard.ask is not None and "interruptions" in self.faults:
             found += [lambda: self._step(guard, "interrupted before"), lambda: self._step(guard, "interrupted after")]
@@ -284,8 +298,8 @@ class World:
 
     def _do(self, guard: Guard, ask: Any, how: str) -> object:
         journal = guard.process.journal
-        if isinstance(ask, Apply):
-            return self._apply(guard, ask, how)
+        if isinstance(ask, Apply | Settled):
+            return self._write(guard, ask, how)
         if isinstance(ask, Call):
             return self._call(guard, ask, how)
         if isinstance(ask, Keep):
@@ -335,20 +349,33 @@ class World:
         if say.event == "anymate.finish_uncertain":
             self.uncertain.append((int(str(say.fields["run_id"])), int(str(say.fields["entries"] or 0))))
 
-    def _apply(self, guard: Guard, ask: Apply, how: str) -> object:
+    def _write(self, guard: Guard, ask: Apply | Settled, how: str) -> object:
         file, locked = self.machine.file, self.machine.file.locked
         file.locked |= how == "not written"
-        self.machine.now += ask.patience if file.locked else 0.0
         guard.process.journal.interrupted = how == "end not seen"
+        result: object = None
         try:
-            result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
+            if isinstance(ask, Apply):
+                result = self._apply(guard, ask)
+            else:
+                self._settle(guard, ask)
         finally:
             self._tell(guard, f"journal: {_name(ask)}, {'not written' if file.locked else how}")
             file.locked, guard.process.journal.interrupted = locked, False
-        guard.process.unseen = False
         self._look_around(guard)
         self._check_reading(guard)
         return result
+
+    def _apply(self, guard: Guard, ask: Apply) -> object:
+        self.machine.now += ask.patience if self.machine.file.locked else 0.0
+        result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
+        guard.process.unseen = False
+        return result
+
+    def _settle(self, guard: Guard, ask: Settled) -> None:
+        guard.process.journal.settle(ask.finish, ask.how)
+        if ask.at_once:
+            guard.process.journal.clear(0.0)
 
     def _call(self, guard: Guard, ask: Call, how: str) -> object:
         effect = self._effect(guard, ask)
