@@ -294,11 +294,9 @@ class Journal:
         if view.look and time.monotonic() - self._swept > _HOUR:
             rows.forget_history(view.now)
             self._swept = time.monotonic()
-        settled = {number for finish, *_ in finished for number in finish.numbers}
-        self._noted, self._unseen = (
-            len(finished),
-            {**wrote, **view.puts, **dict.fromkeys(view.drops | view.taken | settled)},
-        )
+        gone = view.drops.union(view.taken, *(finish.numbers for finish, *_ in finished))
+        self._noted = len(finished)
+        self._unseen = {**wrote, **view.puts, **dict.fromkeys(gone)}
         self._unsure = True
         return result, view.puts
 

@@ -158,7 +158,8 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
 
 
 def _acknowledge(way: Way, finish: Finish, how: str, until: float | None) -> Life[Delivery]:
-    yield Settled(finish, how, at_once=until is None)
+    # A failure is reported next; a program that is killed meanwhile must not leave that to others, too.
+    yield Settled(finish, how, at_once=until is None or finish.failure is not None)
     way.claims.rows -= finish.numbers
     return Delivery(finish)
 

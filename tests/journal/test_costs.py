@@ -7,7 +7,7 @@ import mmap
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -105,19 +105,23 @@ def test_more_is_owed_than_is_claimed_at_once(sandbox: Sandbox, file: Path, rows
         assert len(rows()) == 1
 
 
-def test_recording_is_one_statement(
-    sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is recorded is written by one statement: over several, a busy program would keep others from the journal."""
+@pytest.fixture(name="statements")
+def _statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What sqlite was asked for, the first word of each."""
     statements: list[str] = []
 
     class Told(sqlite3.Connection):
         def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            statements.append(statement)
+            statements.append(statement.split(maxsplit=1)[0])
             return super().execute(statement, *values)
 
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Told, **options))
+    return statements
+
+
+def test_recording_is_one_statement(sandbox: Sandbox, folder: Path, rows: Rows, statements: list[str]) -> None:
+    """What is recorded is written by one statement: over several, a busy program would keep others from the journal."""
     with anymate_run("a") as run:
         journal_at(folder).look()
         statements.clear()
@@ -125,7 +129,20 @@ def test_recording_is_one_statement(
         journal_at(folder).look()
         written = list(statements)
         assert [row.entries for row in rows()] == [3]
-    assert [statement.split()[0] for statement in written] == ["UPDATE"]
+    assert written == ["UPDATE"]
+
+
+def test_delivering_is_one_transaction_each(sandbox: Sandbox, rows: Rows, statements: list[str]) -> None:
+    """Of many finishes that are delivered, each takes one transaction: that of the next one takes it out."""
+    with ExitStack() as guards:
+        for number in range(20):
+            guards.enter_context(anymate_run(f"{number}"))
+        sandbox.close()
+    sandbox.start()
+    statements.clear()
+    assert driver.settle_all(defaults.shared_client())
+    assert rows() == []
+    assert 20 <= statements.count("COMMIT") < 30
 
 
 def test_nothing_is_kept_of_finished_guards(

@@ -101,6 +101,7 @@ MUTANTS = {
         "self._database.connect()",
         faults=frozenset({"deletions", "looks"}),
     ),
+    "what Anymate has stays in the file": Mutant(Journal._change, "rows.settle(*finish)", "pass", SMALL["a guard"]),
     "what another program took is recorded again": Mutant(
         Entry.begin_anew,
         "self.taken[0] + (taken.entries or 0)",
