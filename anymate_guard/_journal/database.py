@@ -117,9 +117,14 @@ class Database:
 
     def statement(self, work: Callable[[Tables], T]) -> T:
         """Do what is one statement, which is a transaction of its own."""
-        assert self._connection is not None  # noqa: S101  # as above
-        result = work(Tables(self._connection))
-        self._fresh = False
+        connection = self._connection
+        assert connection is not None  # noqa: S101  # as above
+        before, self.committed = connection.total_changes, False
+        try:
+            result = work(Tables(connection))
+            self._fresh = False
+        finally:
+            self.committed = connection.total_changes != before
         return result
 
     def sync(self) -> bool:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,7 +60,7 @@ class Journal:
         self._lost = False  # whether rows that were in the file are not in the one that has its name now
         self._settled = deque[int](maxlen=_SETTLED)  # a copy of the file that is put back may hold these again
         self._unsynced = False
-        self._in_transaction = 0  # the thread that is in one
+        self._in_transaction = 0  # the thread that is in one, or about to be
         self._looked = self._swept = -_HOUR
 
     @property
@@ -74,7 +75,7 @@ class Journal:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread is in the middle of a transaction, as the garbage collector may come there, too."""
+        """Whether this thread is in the middle of writing, as the garbage collector may come there, too."""
         return self._in_transaction == threading.get_ident()
 
     def add(self, entry: Entry) -> None:
@@ -204,13 +205,18 @@ class Journal:
         self._database.checkpointing.release()
 
     def _match(self) -> None:
-        for entry in list(self._entries.values()):
-            row = entry.recorded()
-            self._wanted[row.id] = row
-        if not (self._wanted or self._finished or self._unsure):
-            return
-        self._open()
-        if self._finished or self._unsure or not all(self._record(number, row) for number, row in self._differences()):
+        self._in_transaction = threading.get_ident()
+        try:
+            for entry in list(self._entries.values()):
+                row = entry.recorded()
+                self._wanted[row.id] = row
+            if not (self._wanted or self._finished or self._unsure):
+                return
+            self._open()
+            recorded = not (self._finished or self._unsure) and all(starmap(self._record, self._differences()))
+        finally:
+            self._in_transaction = 0
+        if not recorded:
             self._apply("", lambda _: None)
 
     def _record(self, number: int, row: Row | None) -> bool:
@@ -221,11 +227,20 @@ class Journal:
         written = self._written.get(number)
         if row is None or row.owner != self.owner.id or written is None:
             return False
-        if not self._database.statement(lambda rows: rows.put_mine(row, self.owner.id, written.finish)):
+
+        def work(rows: Tables) -> bool:
+            self._unsure, self._unseen = True, {number: row}
+            return rows.put_mine(row, self.owner.id, written.finish)
+
+        try:
+            self._database.statement(work)
+        finally:
+            if not self._database.committed:
+                self._unsure, self._unseen = False, {}
+        if not self._database.committed:
             return False
-        self._unsynced = True
-        if self._written.get(number) is written:  # else the garbage collector has left a guard in between
-            self._written[number] = row
+        self._note(self._unseen, {})
+        self._unsure, self._unseen = False, {}
         return True
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
@@ -367,7 +382,7 @@ class Journal:
     def _begin_anew(self, number: int) -> Row | None:
         """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, taken = self._entries.pop(number, None), self._written.pop(number)
-        del self._wanted[number]
+        self._wanted.pop(number, None)
         if entry is None or entry.row.finish:  # it was claimed as it is now
             return None
         row = entry.begin_anew(taken)

@@ -150,10 +150,9 @@ class Tables:
             self._connection.execute(_NO_OUTAGE, (view.address,))
 
     def settle(self, finish: Finish, how: str, now: float) -> None:
-        """Delete the rows of a finish that Anymate has, and note it in the history."""
-        for number in finish.numbers:
-            self.drop(number)
-        self._connection.execute(_NOTE, _line(finish, how, now))
+        """Delete the rows of a finish that Anymate has, and note it in the history, unless somebody has done so."""
+        if sum(self._connection.execute(_DROP, (number,)).rowcount for number in finish.numbers):
+            self._write(_NOTE, _line(finish, how, now))
         self._connection.execute(_NO_OUTAGE, (finish.rows[0].address,))
 
     def empty(self) -> None:

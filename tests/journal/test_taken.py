@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from anymate_guard import anymate_run
+from anymate_guard import Run, anymate_run
 from anymate_guard._guard import defaults, driver
+from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import journal_at
 from anymate_guard._journal.rows import Row
 from anymate_guard.sandbox import Sandbox
@@ -63,6 +66,75 @@ def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: R
             until(lambda part=part: [row.entries for row in rows()] == [part])  # type: ignore[misc]
             another_program(file, SENT)
         run.add_entries(5)
+    assert credited(sandbox) == 5
+    assert rows() == []
+
+
+def test_interrupted_while_recording(
+    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written just when Ctrl-C came, and was taken by another program before the bot knew, counts once."""
+    interrupted = [False]
+
+    class Interrupted(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            cursor = super().execute(statement, *values)
+            if interrupted[0] and statement.startswith("UPDATE"):
+                interrupted[0] = False
+                raise KeyboardInterrupt
+            return cursor
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Interrupted, **options))
+        patch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
+        with anymate_run("a") as run:
+            run.add_entries(2)
+            journal_at(folder).look()
+            run.add_entries(3)
+            interrupted[0] = True
+            with pytest.raises(KeyboardInterrupt):
+                journal_at(folder).look()
+            another_program(file, SENT)
+            run.add_entries(4)
+    assert credited(sandbox) == 4
+    assert rows() == []
+
+
+def test_collected_while_recording(sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guard that the garbage collector leaves just when its row is written is left, with what it recorded."""
+    collecting = [False]
+
+    class Collecting(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            if collecting[0] and statement.startswith("UPDATE"):
+                collecting[0] = False
+                gc.collect()
+            return super().execute(statement, *values)
+
+    def work(itself: list[object]) -> Generator[Run, None, None]:
+        with anymate_run("a") as run:
+            yield run
+        assert itself
+
+    connect = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Collecting, **options))
+        itself: list[object] = []
+        generator = work(itself)
+        itself.append(generator)
+        run = next(generator)
+        run.add_entries(2)
+        journal_at(folder).look()
+        run.add_entries(3)
+        sandbox.close()
+        del generator, itself, run
+        collecting[0] = True
+        journal_at(folder).look()
+    until(lambda: [(row.state, row.entries) for row in rows()] == [("done", 5)])
+    sandbox.start()
+    with anymate_run("a"):
+        pass
     assert credited(sandbox) == 5
     assert rows() == []
 

@@ -185,7 +185,10 @@ class Database:
         return result
 
     def statement(self, work: Callable[[Rows], T]) -> T:
-        return self.transaction(work, write=True)
+        self.committed = False
+        result = self.transaction(work, write=True)
+        self.committed = bool(result)
+        return result
 
 
 @dataclass(eq=False)
