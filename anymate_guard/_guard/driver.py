@@ -139,8 +139,6 @@ class Driver:
                 self.journal.clear(_CLEARING, durable=True)
             case Settled():
                 self.journal.settle(ask.finish, ask.how)
-                if ask.at_once:
-                    self.journal.clear(_CLEARING)
             case Drop():
                 self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)

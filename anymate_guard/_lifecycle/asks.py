@@ -64,17 +64,15 @@ class GiveBack(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """Delete the rows of a finish that Anymate has, with a line in the history, also where that can't be written now.
+    """Delete the rows of a finish that Anymate has, with a line in the history, as a part of what is written next.
 
     Attributes:
         finish: The finish.
         how: How it was delivered.
-        at_once: Whether to write that now, if it can be; else it is part of what is written next.
     """
 
     finish: Finish
     how: str
-    at_once: bool = True
 
 
 class Drop(NamedTuple):

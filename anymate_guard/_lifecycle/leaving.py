@@ -5,7 +5,7 @@ from __future__ import annotations
 from anymate_guard._api.client import means_not_open
 from anymate_guard._journal.rows import Finish, Unavailable, new_id
 from anymate_guard._journal.rules import Left, give_back, leave, others_in_run
-from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, Life, Read, Say, Settled, Written, say
+from anymate_guard._lifecycle.asks import ActFor, Drop, GiveBack, Life, Read, Say, Written, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.settling import Delivery, Trouble, deliver, report_failure, settle
@@ -180,7 +180,7 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
         yield GiveBack({row.id}, way.claims.unsent)
         yield say("error", "finish_lost", **finish.facts, operation=error.operation, error=str(error))
         return error
-    yield Settled(finish, "delivered")
+    yield Drop({row.id})
     yield from _tell(shared, way, Delivery(finish))
     return None
 

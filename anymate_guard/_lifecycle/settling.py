@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from itertools import product
 from math import isinf
@@ -144,7 +145,7 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
         return Delivery(finish, "owed", trouble)
     again, old, taken, refused = decided
     if old:
-        yield Settled(Finish(tuple(old)), "before the machine was started")
+        yield from _acknowledge(way, Finish(tuple(old)), "before the machine was started", until)
     uncertain = [*old, *taken]
     if uncertain:
         yield say("warning", "finish_uncertain", **Finish(tuple(uncertain)).facts, error=_UNCERTAIN)
@@ -158,8 +159,11 @@ def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> L
 
 
 def _acknowledge(way: Way, finish: Finish, how: str, until: float | None) -> Life[Delivery]:
+    yield Settled(finish, how)
     # A failure is reported next; a program that is killed meanwhile must not leave that to others, too.
-    yield Settled(finish, how, at_once=until is None or finish.failure is not None)
+    if until is None or finish.failure is not None:
+        with contextlib.suppress(Unavailable):  # else a look does so later
+            yield from way.apply(lambda _: None)
     way.claims.rows -= finish.numbers
     return Delivery(finish)
 

@@ -197,8 +197,7 @@ class World:
             found += [
                 functools.partial(self._step, guard, how) for how in ("refused", "lost before", "lost after", "late")
             ]
-        writes = isinstance(guard.ask, Apply) or (isinstance(guard.ask, Settled) and guard.ask.at_once)
-        if writes and "file" in self.faults:
+        if isinstance(guard.ask, Apply) and "file" in self.faults:
             found += [lambda: self._step(guard, "not written"), lambda: self._step(guard, "end not seen")]
         if guard.ask is not None and "interruptions" in self.faults:
             found += [lambda: self._step(guard, "interrupted before"), lambda: self._step(guard, "interrupted after")]
@@ -273,7 +272,8 @@ class World:
             except StopIteration as end:
                 return end.value
             answer, error = None, None
-            how = (yield ask) if not isinstance(ask, Say) else "as asked"
+            # What is said, or noted in memory, is no step: nobody else can tell what comes before it from what comes after.
+            how = (yield ask) if not isinstance(ask, Say | Settled) else "as asked"
             if how in {"interrupted twice", "interrupted before"} and isinstance(ask, Call):
                 self._note_uncertain(ask)
             if how == "interrupted twice":
@@ -298,8 +298,8 @@ class World:
 
     def _do(self, guard: Guard, ask: Any, how: str) -> object:
         journal = guard.process.journal
-        if isinstance(ask, Apply | Settled):
-            return self._write(guard, ask, how)
+        if isinstance(ask, Apply):
+            return self._apply(guard, ask, how)
         if isinstance(ask, Call):
             return self._call(guard, ask, how)
         if isinstance(ask, Keep):
@@ -308,11 +308,8 @@ class World:
             guard.body = ask.entry.row.run_id  # of one that adopts; its body begins later
         elif isinstance(ask, Read | Written):
             return self._read(guard, ask)
-        elif isinstance(ask, GiveBack):
-            self._give_back(guard, ask)
-        elif isinstance(ask, Drop):
-            journal.drop(ask.numbers)
-            journal.clear(0.0)
+        elif isinstance(ask, GiveBack | Settled | Drop):
+            self._let_go(guard, ask)
         elif isinstance(ask, Say):
             self._hear(ask)
         elif isinstance(ask, ActFor):
@@ -333,6 +330,16 @@ class World:
         others = [other for other in self.guards if other.steps is not None and not other.waiting]
         self.machine.now += 0 if others else 1.0
 
+    def _let_go(self, guard: Guard, ask: GiveBack | Settled | Drop) -> None:
+        journal = guard.process.journal
+        if isinstance(ask, GiveBack):
+            self._give_back(guard, ask)
+        elif isinstance(ask, Settled):
+            journal.settle(ask.finish, ask.how)
+        else:
+            journal.drop(ask.numbers)
+            journal.clear(0.0)
+
     def _give_back(self, guard: Guard, ask: GiveBack) -> None:
         self._tell(guard, "gives back")
         if self.machine.file.locked and guard.sent is not None:
@@ -349,33 +356,20 @@ class World:
         if say.event == "anymate.finish_uncertain":
             self.uncertain.append((int(str(say.fields["run_id"])), int(str(say.fields["entries"] or 0))))
 
-    def _write(self, guard: Guard, ask: Apply | Settled, how: str) -> object:
+    def _apply(self, guard: Guard, ask: Apply, how: str) -> object:
         file, locked = self.machine.file, self.machine.file.locked
         file.locked |= how == "not written"
+        self.machine.now += ask.patience if file.locked else 0.0
         guard.process.journal.interrupted = how == "end not seen"
-        result: object = None
         try:
-            if isinstance(ask, Apply):
-                result = self._apply(guard, ask)
-            else:
-                self._settle(guard, ask)
+            result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
         finally:
             self._tell(guard, f"journal: {_name(ask)}, {'not written' if file.locked else how}")
             file.locked, guard.process.journal.interrupted = locked, False
+        guard.process.unseen = False
         self._look_around(guard)
         self._check_reading(guard)
         return result
-
-    def _apply(self, guard: Guard, ask: Apply) -> object:
-        self.machine.now += ask.patience if self.machine.file.locked else 0.0
-        result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
-        guard.process.unseen = False
-        return result
-
-    def _settle(self, guard: Guard, ask: Settled) -> None:
-        guard.process.journal.settle(ask.finish, ask.how)
-        if ask.at_once:
-            guard.process.journal.clear(0.0)
 
     def _call(self, guard: Guard, ask: Call, how: str) -> object:
         effect = self._effect(guard, ask)
