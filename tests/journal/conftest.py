@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +57,23 @@ def _way(sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -
     for name in ("API", "AUTH"):
         monkeypatch.setenv(f"ANYMATE_{name}_URL", proxy.url)
     return proxy
+
+
+class Watched(sqlite3.Connection):
+    """A connection that calls something after it has executed a statement."""
+
+    after: Callable[[str], object] = staticmethod(lambda _: None)  # also when a test is over, and a thread goes on
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Execute it, then call."""
+        cursor = super().execute(statement, *values)
+        Watched.after(statement)
+        return cursor
+
+
+@pytest.fixture(name="watched")
+def _watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
+    """Lets something be called after each statement."""
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Watched, **kwargs))
+    return lambda after: monkeypatch.setattr(Watched, "after", staticmethod(after), raising=False)

@@ -106,17 +106,10 @@ def test_more_is_owed_than_is_claimed_at_once(sandbox: Sandbox, file: Path, rows
 
 
 @pytest.fixture(name="statements")
-def _statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def _statements(watched: Callable[[Callable[[str], object]], None]) -> list[str]:
     """What sqlite was asked for, the first word of each."""
     statements: list[str] = []
-
-    class Told(sqlite3.Connection):
-        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            statements.append(statement.split(maxsplit=1)[0])
-            return super().execute(statement, *values)
-
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Told, **options))
+    watched(lambda executed: statements.append(executed.split(maxsplit=1)[0]))
     return statements
 
 

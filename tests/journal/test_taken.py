@@ -71,32 +71,26 @@ def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: R
 
 
 def test_interrupted_while_recording(
-    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, watched: Any
 ) -> None:
     """What was written just when Ctrl-C came, and was taken by another program before the bot knew, counts once."""
-    interrupted = [False]
 
-    class Interrupted(sqlite3.Connection):
-        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            cursor = super().execute(statement, *values)
-            if interrupted[0] and statement.startswith("UPDATE"):
-                interrupted[0] = False
-                raise KeyboardInterrupt
-            return cursor
+    def interrupt(executed: str) -> None:
+        if executed.startswith("UPDATE"):
+            watched(lambda _: None)
+            raise KeyboardInterrupt
 
-    connect = sqlite3.connect
-    with monkeypatch.context() as patch:
-        patch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Interrupted, **options))
-        patch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
-        with anymate_run("a") as run:
-            run.add_entries(2)
+    watched(lambda _: None)
+    monkeypatch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
+    with anymate_run("a") as run:
+        run.add_entries(2)
+        journal_at(folder).look()
+        run.add_entries(3)
+        watched(interrupt)
+        with pytest.raises(KeyboardInterrupt):
             journal_at(folder).look()
-            run.add_entries(3)
-            interrupted[0] = True
-            with pytest.raises(KeyboardInterrupt):
-                journal_at(folder).look()
-            another_program(file, SENT)
-            run.add_entries(4)
+        another_program(file, SENT)
+        run.add_entries(4)
     assert credited(sandbox) == 4
     assert rows() == []
 

@@ -710,26 +710,6 @@ def test_moved_aside_by_another(sandbox: Sandbox, file: Path, monkeypatch: pytes
     assert list(file.parent.glob("*.corrupt-*")) == []
 
 
-class Watched(sqlite3.Connection):
-    """A connection that calls something after it has executed a statement."""
-
-    after: Callable[[str], object] = staticmethod(lambda _: None)  # also when a test is over, and a thread goes on
-
-    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """Execute it, then call."""
-        cursor = super().execute(statement, *values)
-        Watched.after(statement)
-        return cursor
-
-
-@pytest.fixture(name="watched")
-def _watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
-    """Lets something be called after each statement."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Watched, **kwargs))
-    return lambda after: monkeypatch.setattr(Watched, "after", staticmethod(after), raising=False)
-
-
 def test_damage_that_only_an_open_connection_sees(sandbox: Sandbox, file: Path, rows: Rows, watched: Any) -> None:
     """A journal is moved aside only when it is found damaged as it is now, not as it was when it was opened."""
     watched(lambda _: None)
