@@ -272,7 +272,7 @@ class World:
             except StopIteration as end:
                 return end.value
             answer, error = None, None
-            # What is said, or noted in memory, is no step: nobody else can tell what comes before it from what comes after.
+            # What is said, or noted in memory, is no step: nobody else can tell whether it has happened yet.
             how = (yield ask) if not isinstance(ask, Say | Settled) else "as asked"
             if how in {"interrupted twice", "interrupted before"} and isinstance(ask, Call):
                 self._note_uncertain(ask)
