@@ -104,8 +104,8 @@ class Database:
         assert connection is not None  # noqa: S101  # whoever asks has opened it
         if write:
             _yield()  # to be seldom put aside by a busy machine while others wait for the lock
-        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
         try:
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             result = work(Tables(connection))
             connection.execute("COMMIT")
             self._fresh = False
@@ -238,8 +238,8 @@ class Database:
         connection.execute("PRAGMA cache_size = -256")  # KiB: a rule reads little, and a history is long
         self._choose_mode(connection)
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        connection.execute("BEGIN" if version else "BEGIN IMMEDIATE")  # others may hold the lock of one that is made
         with connection:  # which commits, or rolls back
+            connection.execute("BEGIN" if version else "BEGIN IMMEDIATE")  # others may have a file locked that is made
             self.number = number_of(connection)
 
     def _choose_mode(self, connection: Connection) -> None:

@@ -95,6 +95,27 @@ def test_interrupted_while_recording(
     assert rows() == []
 
 
+def test_interrupted_when_the_file_is_locked(
+    sandbox: Sandbox, file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, watched: Any
+) -> None:
+    """Ctrl-C that comes just when a program has locked the journal does not leave it locked for others."""
+
+    def interrupt(executed: str) -> None:
+        if executed == "BEGIN IMMEDIATE":
+            watched(lambda _: None)
+            raise KeyboardInterrupt
+
+    watched(lambda _: None)
+    monkeypatch.setattr(recorder, "_EVERY", 60)  # so that only this thread comes there
+    with anymate_run("a"):
+        watched(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            journal_at(folder).apply("", lambda _: None, 0.0)
+        with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+    assert all(run["finished"] for run in sandbox.runs())
+
+
 def test_collected_while_recording(sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that the garbage collector leaves just when its row is written is left, with what it recorded."""
     collecting = [False]
