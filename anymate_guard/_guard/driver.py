@@ -139,7 +139,7 @@ class Driver:
                 self.journal.clear(_CLEARING, durable=True)
             case Settled():
                 self.journal.settle(ask.finish, ask.how)
-            case Drop():
+            case _:  # Drop
                 self.journal.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
 

@@ -104,8 +104,7 @@ class Journal:
         """Delete the rows of a finish that Anymate has, in memory; the file follows, with a line in the history."""
         with self._lock:
             self._settled.extend(finish.numbers)
-            if any(number in self._written or number in self._unseen for number in finish.numbers):
-                self._finished.append((finish, how, float(time.time())))
+            self._finished.append((finish, how, float(time.time())))
             for number in finish.numbers:
                 self._entries.pop(number, None)
                 self._wanted.pop(number, None)
@@ -229,7 +228,8 @@ class Journal:
             return False
 
         def work(rows: Tables) -> bool:
-            self._unsure, self._unseen = True, {number: row}
+            self._unsure = True
+            self._unseen = {number: row}
             return rows.put_mine(row, self.owner.id, written.finish)
 
         try:
