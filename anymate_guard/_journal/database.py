@@ -109,9 +109,13 @@ class Database:
             result = work(Tables(connection))
             connection.execute("COMMIT")
             self._fresh = False
+            self.committed = True
+        except BaseException as error:
+            # Ctrl-C may come when it is written; where the disk is full, sqlite itself undoes what it could not write.
+            self.committed = not (connection.in_transaction or isinstance(error, sqlite3.Error))
+            raise
         finally:
-            self.committed = not connection.in_transaction
-            if not self.committed:
+            if connection.in_transaction:
                 connection.rollback()
         return result
 
@@ -119,12 +123,14 @@ class Database:
         """Do what is one statement, which is a transaction of its own."""
         connection = self._connection
         assert connection is not None  # noqa: S101  # as above
-        before, self.committed = connection.total_changes, False
+        before = connection.total_changes
         try:
             result = work(Tables(connection))
             self._fresh = False
-        finally:
-            self.committed = connection.total_changes != before
+        except BaseException as error:
+            self.committed = connection.total_changes != before and not isinstance(error, sqlite3.Error)  # as above
+            raise
+        self.committed = connection.total_changes != before
         return result
 
     def sync(self) -> bool:

@@ -551,6 +551,47 @@ for number in range(4):
     assert {row.state for row in rows()} <= {"starting"}  # what is owed to nobody; the next guard on "a" drops it
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("full_from", ["entering", "recording", "leaving"])
+def test_full_disk_for_a_while(sandbox: Sandbox, file: Path, full_from: str) -> None:
+    """What is recorded while the journal can't grow is credited, whenever there is room again."""
+    text = """
+import resource, sys
+from pathlib import Path
+from anymate_guard import anymate_run
+from anymate_guard._journal.journals import all_journals
+
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+def fill(when):
+    if when == sys.argv[1]:
+        limit(Path(sys.argv[2] + "-wal").stat().st_size)
+
+fill("entering")
+with anymate_run("a") as run:
+    fill("recording")
+    run.add_entries(7)
+    for journal in all_journals():
+        journal.look()
+    fill("leaving")
+    if sys.argv[1] != "leaving":
+        limit(resource.RLIM_INFINITY)
+    run.add_entries(2)
+limit(resource.RLIM_INFINITY)
+"""
+    guard("b")
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("SELECT * FROM rows").fetchall()  # so that the log goes on growing, and is longer than its index
+        while file.with_name(f"{file.name}-wal").stat().st_size < 1 << 16:
+            guard("b", 0)
+        command = [sys.executable, "-c", text, full_from, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=True)
+    assert "anymate.journal_unavailable" in done.stderr
+    guard("a", 0)
+    assert sum(run["overwriteEntries"] or 0 for run in sandbox.runs() if run["processKey"] == "a") == 9
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be deleted there")
 def test_deleted(sandbox: Sandbox, folder: Path, rows: Rows, lines: Lines) -> None:
     """A journal deleted under a running bot is made anew, with one warning; the bot is alive in it, its row is back."""
