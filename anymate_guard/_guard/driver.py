@@ -120,9 +120,9 @@ class Driver:
             case Say():
                 emit(ask.level, ask.event, **ask.fields)
             case Written():
-                return self.journal.written(ask.entry.row)
+                return self.journal.wanted.written(ask.entry.row)
             case Keep():
-                self.journal.add(ask.entry)
+                self.journal.wanted.add(ask.entry)
                 recorder.begin()
             case Read():
                 return self.journal.read(ask.address, ask.rule, _READING)
@@ -135,12 +135,12 @@ class Driver:
     def _let_go(self, ask: GiveBack | Settled | Drop) -> None:
         match ask:
             case GiveBack():
-                self.journal.give_back(ask.numbers, ask.unsent)
+                self.journal.wanted.give_back(ask.numbers, ask.unsent)
                 self.journal.clear(_CLEARING, durable=True)
             case Settled():
-                self.journal.settle(ask.finish, ask.how)
+                self.journal.wanted.settle(ask.finish, ask.how)
             case _:  # Drop
-                self.journal.drop(ask.numbers)
+                self.journal.wanted.drop(ask.numbers)
                 self.journal.clear(_CLEARING)
 
 

@@ -389,7 +389,7 @@ def test_closed_by_the_garbage_collector(sandbox: Sandbox) -> None:
     asyncio.run(reach_body(coroutine))
 
     def close() -> None:
-        with threads._lock, program._lock, defaults._lock, journal._lock:
+        with threads._lock, program._lock, defaults._lock, journal.wanted.lock:
             coroutine.close()
 
     (journal,) = (one for one in all_journals() if one.path.parent == Path(os.environ["ANYMATE_STATE_DIR"]))

@@ -204,7 +204,7 @@ def test_fork_gives_up_waiting(sandbox: Sandbox, folder: Path, monkeypatch: pyte
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with journal._lock:
+        with journal.wanted.lock:
             held.set()
             go_on.wait()
 

@@ -215,7 +215,7 @@ def test_fork_does_not_wait_for_ever(sandbox: Sandbox) -> None:
         held, done = threading.Event(), threading.Event()
 
         def stuck(journal):
-            with fork.importing(), journal._lock:
+            with fork.importing(), journal.wanted.lock:
                 held.set()
                 done.wait(60)
 
@@ -410,7 +410,7 @@ def test_interrupted_while_it_waits_to_fork(sandbox: Sandbox) -> None:
         from anymate_guard._journal.journals import all_journals
 
         def check():
-            say("free" if journal._lock.acquire(timeout=60) else "locked")
+            say("free" if journal.wanted.lock.acquire(timeout=60) else "locked")
 
         with anymate_run("k"):
             (journal,) = all_journals()

@@ -510,10 +510,10 @@ def test_copy_that_is_put_back_before_a_step_that_fails(sandbox: Sandbox) -> Non
         folder, copied = journal.path.parent, journal.path.parent.with_name("copied")
         with anymate_run("k") as run:
             run.add_entries(10)
-            with journal._lock:
+            with journal.wanted.lock:
                 journal.close()
                 shutil.copytree(folder, copied)
-        with journal._lock:
+        with journal.wanted.lock:
             shutil.rmtree(folder)
             copied.rename(folder)
             try:
@@ -535,7 +535,7 @@ def test_new_file_that_is_locked_at_first(sandbox: Sandbox) -> None:
         run.add_entries(10)
         (journal,) = all_journals()
         journal.look()
-        with journal._lock:
+        with journal.wanted.lock:
             for path in journal.path.parent.iterdir():
                 path.unlink()
             another = Database(journal.path.parent)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Finish, Row
 from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
+from anymate_guard._journal.wanted import Wanted
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 T = TypeVar("T")
@@ -208,8 +209,8 @@ class Owner:
         return process is not None and process.alive and not process.mistaken
 
 
-class Looking(Journal):
-    """A journal that looks for dead programs at each step.
+class Interrupted(Wanted):
+    """What a program wants.
 
     Attributes:
         interrupted: Whether Ctrl-C comes just after the next transaction.
@@ -217,15 +218,23 @@ class Looking(Journal):
 
     interrupted = False
 
-    def _view(self, rows: Any, address: str) -> View:
-        self._looked = float("-inf")
-        return super()._view(rows, address)
-
-    def _note(self, holds: Mapping[int, Row | None], decided: Mapping[int, Row]) -> None:
+    def note(self, decided: Mapping[int, Row]) -> None:
         if self.interrupted:
             self.interrupted = False
             raise KeyboardInterrupt
-        super()._note(holds, decided)
+        super().note(decided)
+
+
+class Looking(Journal):
+    """A journal that looks for dead programs at each step."""
+
+    def __init__(self, database: Any, owner: Any) -> None:
+        super().__init__(database, owner)
+        self.wanted: Interrupted = Interrupted(owner.id)
+
+    def _view(self, tables: Any, address: str) -> View:
+        self._looked = float("-inf")
+        return super()._view(tables, address)
 
 
 @dataclass(eq=False)
@@ -265,7 +274,7 @@ class Machine:
     def start(self, name: str) -> Process:
         """Start a program."""
         number = next(self._numbers)
-        journal = Looking(Database(self.file), Owner(self, number))  # type: ignore[arg-type]  # models
+        journal = Looking(Database(self.file), Owner(self, number))
         process = Process(name, journal, Program(lambda: self.now))
         self.processes[number] = process
         return process

@@ -13,6 +13,7 @@ from anymate_guard._journal import rules
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
+from anymate_guard._journal.wanted import Wanted
 from anymate_guard._lifecycle import leaving, settling
 
 from .choices import every
@@ -97,11 +98,11 @@ MUTANTS = {
     ),
     "a file that was deleted is not noticed": Mutant(
         Journal._open,
-        "self._unsure |= self._database.connect()",
-        "self._database.connect()",
+        "if self._database.connect():",
+        "if self._database.connect() and False:",
         faults=frozenset({"deletions", "looks"}),
     ),
-    "what Anymate has stays in the file": Mutant(Journal._change, "rows.settle(*finish)", "pass", SMALL["a guard"]),
+    "what Anymate has stays in the file": Mutant(Wanted.write, "tables.settle(*finish)", "pass", SMALL["a guard"]),
     "what another program took is recorded again": Mutant(
         Entry.begin_anew,
         "self.taken[0] + (taken.entries or 0)",
@@ -115,8 +116,8 @@ MUTANTS = {
         faults=frozenset({"answers", "crashes"}),
     ),
     "what others took of a transaction whose end was not seen is written again": Mutant(
-        Journal._compare,
-        "self._written.update({number: row for number, row in self._unseen.items() if row is not None})",
+        Wanted._compare,
+        "self._written.update({number: row for number, row in unseen.items() if row is not None})",
         "pass",
         faults=frozenset({"file"}),
     ),
@@ -151,7 +152,7 @@ MUTANTS = {
     "all that waits for the process of a guard is read at once": Mutant(
         rules.claim, "claims.batch, claims.tried", "1 << 30, ()", SMALL["a guard"], backlog=400
     ),
-    "a row has no owner": Mutant(Journal.add, "entry.change(owner=self.owner.id)", "pass"),
+    "a row has no owner": Mutant(Wanted.add, "entry.change(owner=self._me)", "pass"),
     "a failure is reported by who leaves, not by the last one out": Mutant(
         leaving._send,
         'yield say("info", "run_left", process_key=shared.run.process_key, run_id=shared.run_id)',

@@ -210,7 +210,9 @@ class World:
             found.append(functools.partial(self._arrive, what, effect))
         if "mistakes" in self.faults and guard.process.alive and len(self.machine.processes) > 1:
             found.append(lambda: self._mistake(guard.process))
-        if "deletions" in self.faults and not any(one.journal._unseen for one in self.machine.processes.values()):
+        if "deletions" in self.faults and not any(
+            one.journal.wanted.known.unseen for one in self.machine.processes.values()
+        ):
             found.append(self._delete)  # else the file alone knew of it
         if "locks" in self.faults:
             found.append(self._lock)
@@ -303,7 +305,7 @@ class World:
         if isinstance(ask, Call):
             return self._call(guard, ask, how)
         if isinstance(ask, Keep):
-            journal.add(ask.entry)
+            journal.wanted.add(ask.entry)
             guard.process.unseen = True
             guard.body = ask.entry.row.run_id  # of one that adopts; its body begins later
         elif isinstance(ask, Read | Written):
@@ -320,7 +322,7 @@ class World:
 
     def _read(self, guard: Guard, ask: Read | Written) -> object:
         if isinstance(ask, Written):
-            return guard.process.journal.written(ask.entry.row)
+            return guard.process.journal.wanted.written(ask.entry.row)
         self._look_around(guard)
         return guard.process.journal.read(ask.address, ask.rule)
 
@@ -335,9 +337,9 @@ class World:
         if isinstance(ask, GiveBack):
             self._give_back(guard, ask)
         elif isinstance(ask, Settled):
-            journal.settle(ask.finish, ask.how)
+            journal.wanted.settle(ask.finish, ask.how)
         else:
-            journal.drop(ask.numbers)
+            journal.wanted.drop(ask.numbers)
             journal.clear(0.0)
 
     def _give_back(self, guard: Guard, ask: GiveBack) -> None:
@@ -345,10 +347,10 @@ class World:
         if self.machine.file.locked and guard.sent is not None:
             self._note_uncertain(guard.sent)  # what was heard of it is not written
         journal, held = guard.process.journal, self.machine.file.content.rows
-        for row in (journal._written[number] for number in ask.numbers if number in journal._written):
+        for row in (journal.wanted._written[number] for number in ask.numbers if number in journal.wanted._written):
             if row.finish and row.run_id and (row.id not in held or held[row.id].finish != row.finish):
                 self.uncertain.append((row.run_id, row.entries or 0))  # another program has taken it
-        journal.give_back(ask.numbers, ask.unsent)
+        journal.wanted.give_back(ask.numbers, ask.unsent)
         journal.clear(0.0)
 
     def _hear(self, say: Say) -> None:
@@ -360,12 +362,12 @@ class World:
         file, locked = self.machine.file, self.machine.file.locked
         file.locked |= how == "not written"
         self.machine.now += ask.patience if file.locked else 0.0
-        guard.process.journal.interrupted = how == "end not seen"
+        guard.process.journal.wanted.interrupted = how == "end not seen"
         try:
             result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
         finally:
             self._tell(guard, f"journal: {_name(ask)}, {'not written' if file.locked else how}")
-            file.locked, guard.process.journal.interrupted = locked, False
+            file.locked, guard.process.journal.wanted.interrupted = locked, False
         guard.process.unseen = False
         self._look_around(guard)
         self._check_reading(guard)
@@ -435,8 +437,10 @@ class World:
 
     def _cut_off(self, process: Process) -> None:
         """What a program is about to send, or has heard, is not known to others."""
-        for row in (*self.machine.file.content.rows.values(), *process.journal._unseen.values()):
-            own = row is not None and (row.id in process.journal._written or row.id in process.journal._unseen)
+        for row in (*self.machine.file.content.rows.values(), *process.journal.wanted.known.unseen.values()):
+            own = row is not None and (
+                row.id in process.journal.wanted._written or row.id in process.journal.wanted.known.unseen
+            )
             if own and row is not None and row.finish and row.run_id:
                 self.uncertain.append((row.run_id, row.entries or 0))
         for guard in self.guards:
@@ -478,7 +482,7 @@ class World:
             process.unseen = True
         for guard in self.guards:
             guard.safe = 0  # until its program has written it again
-            held = guard.process.journal._wanted
+            held = guard.process.journal.wanted._rows
             guard.lost |= not guard.process.alive or guard.shared is None or guard.shared.entry.row.id not in held
 
     def _lock(self) -> None:
@@ -517,7 +521,7 @@ class World:
             for shared in process.program.runs():
                 self._finish(process, give_up(process.program, shared, exit_by=self.machine.now + DEADLINE))
             process.journal.close()
-            if any(row and row.state == "finishing" for row in process.journal._wanted.values()):
+            if any(row and row.state == "finishing" for row in process.journal.wanted._rows.values()):
                 raise Broken(f"{process.name} still claims what nobody sends")
             self._is_safe(process)
             process.alive = False
