@@ -18,7 +18,7 @@ from anymate_guard._http.messages import Answer, Request
 from anymate_guard._process import signals
 from anymate_guard._process.fork import importing
 from anymate_guard._process.locks import Lock
-from anymate_guard._settings import ca_bundle, may_have_proxies
+from anymate_guard._proxies import ca_bundle, may_have_proxies
 from anymate_guard.errors import ConfigurationError
 
 _PORTS = {"http": 80, "https": 443}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from anymate_guard._deadline import chance
-from anymate_guard._journal.database import TROUBLE, Database, is_locked
 from anymate_guard._journal.rows import Row, RowTaken, Unavailable
-from anymate_guard._journal.tables import Tables
+from anymate_guard._journal.storage.database import TROUBLE, Database, is_locked
+from anymate_guard._journal.storage.tables import Tables
 from anymate_guard._journal.view import View
 from anymate_guard._journal.wanted import Known, Wanted
 from anymate_guard._process import signals
@@ -53,7 +53,7 @@ class Journal:
     @property
     def path(self) -> Path:
         """The file."""
-        return self._database.path
+        return self._database.folder.file
 
     @property
     def idle(self) -> bool:
@@ -184,7 +184,7 @@ class Journal:
         """
         if self.wanted.lost:  # as the step before found, in which others waited for the file
             self.wanted.lost = False
-            self._database.warn(
+            self._database.folder.warn(
                 "it was deleted or replaced while it was in use",
                 "what others had left there may be lost; see that nobody cleans up in the folder",
             )
@@ -202,7 +202,7 @@ class Journal:
             again = True
             if hopeless or time.monotonic() >= end:
                 if patience > _LOOKING or not is_locked(failure):  # others may be at it for a moment
-                    self._database.warn(failure, remedy)
+                    self._database.folder.warn(failure, remedy)
                 raise Unavailable(f"{failure}; {remedy}")
             time.sleep(chance.uniform(0, poll))  # so that many that wait don't ask in step
             poll = min(2 * poll, _LONGEST_POLL)
@@ -211,7 +211,7 @@ class Journal:
         """See that both files are the ones that have their names now."""
         if self._database.connect():
             self.wanted.doubt()
-        if self.owner.hold(self._database.locks):
+        if self.owner.hold(self._database.folder.locks):
             self.wanted.doubt()
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:

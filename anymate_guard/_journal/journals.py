@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from anymate_guard._journal.database import Database
 from anymate_guard._journal.journal import Journal
+from anymate_guard._journal.storage.database import Database
+from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._process.fork import Taken, around
 from anymate_guard._process.locks import Lock
 from anymate_guard._process.owners import Owner
@@ -20,7 +21,7 @@ def journal_at(folder: Path) -> Journal:
     with _lock:
         journal = _journals.get(folder)
         if journal is None:
-            journal = _journals[folder] = Journal(Database(folder), Owner())
+            journal = _journals[folder] = Journal(Database(Folder(folder)), Owner())
         return journal
 
 

@@ -134,7 +134,8 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
     if row.run_id is not None and any(_in_run(view, other, row.run_id) for other in others):
         return Left(outage=view.outage)
     finishes = _of_run(view, [row], others, claims)
-    return Left(finishes=finishes, owed=_anything_owed(view, row), outage=view.outage)
+    owed = view.table.abandoned(row.address, row.username, len(view.puts) + 1)
+    return Left(finishes=finishes, owed=any(other.id not in view.puts for other in owed), outage=view.outage)
 
 
 def name(view: View, finish: Finish, run_id: int, claims: Claims) -> Finishes:
@@ -296,8 +297,3 @@ def _take(view: View, rows: Sequence[Row], claims: Claims, *, number: int = 0) -
         claims.unsent |= numbers
     number = new_id() if known else number  # so that whoever sent it before sees that it may be sent again
     return Finish(tuple(view.put(row, owner=view.me, state="finishing", finish=number) for row in rows), known)
-
-
-def _anything_owed(view: View, row: Row) -> bool:
-    owed = view.table.abandoned(row.address, row.username, len(view.puts) + 1)
-    return any(other.id not in view.puts for other in owed)

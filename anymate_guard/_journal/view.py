@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from anymate_guard._journal.rows import Finish, Row, RowTaken
 
 if TYPE_CHECKING:
-    from anymate_guard._journal.tables import Tables  # by name only: rules read it, whatever it is, and write nothing
+    from anymate_guard._journal.storage.tables import (
+        Tables,  # by name only: rules read it, whatever it is, and write nothing
+    )
 
 Place = tuple[float, int]  # of a row among those that are owed: when it began, and its id
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from anymate_guard._journal.rows import Entry, Finish, Row, released
-from anymate_guard._journal.tables import Tables
+from anymate_guard._journal.storage.tables import Tables
 from anymate_guard._journal.view import View
 from anymate_guard._process.locks import Lock
 

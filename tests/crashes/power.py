@@ -12,9 +12,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-from anymate_guard._journal import database
 from anymate_guard._journal.contents import rows_of
 from anymate_guard._journal.journals import journal_at
+from anymate_guard._journal.storage import database
 from anymate_guard._process.owners import GRACE
 
 sys.path.append(str(Path(__file__).parents[2]))  # last, as what is tested is the package that is installed

@@ -158,7 +158,7 @@ def test_warning_of_each_hour(sandbox: Sandbox, folder: Path, lines: Lines) -> N
     guard("a")
     guard("a")
     assert len(lines("anymate.journal_unavailable")) == 1
-    journal_at(folder)._database._warned -= 3600
+    journal_at(folder)._database.folder._warned -= 3600
     guard("a")
     guard("a")
     assert len(lines("anymate.journal_unavailable")) == 2

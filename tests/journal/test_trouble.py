@@ -22,9 +22,10 @@ from anymate_guard import Kpis, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
 from anymate_guard._journal.contents import rows_of
-from anymate_guard._journal.database import Database
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row, Unavailable
+from anymate_guard._journal.storage.database import Database
+from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
@@ -262,7 +263,7 @@ os._exit(0)
 """
     guard()
     close_all()
-    database = Database(file.parent)
+    database = Database(Folder(file.parent))
     database.connect()
     database.transaction(lambda tables: tables.put(Row("address", "user", "a")), write=True)
     lose_log(file)
@@ -632,7 +633,7 @@ def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
 def test_folder_that_becomes_a_file(folder: Path) -> None:
     """The recorder, which asks whether somebody has written, goes on where the folder is a file by now."""
-    database = Database(folder)
+    database = Database(Folder(folder))
     assert database.connect()
     folder.rename(folder.with_name("aside"))
     folder.write_text("in the way")

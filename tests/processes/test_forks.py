@@ -376,7 +376,7 @@ def test_fork_while_the_log_is_put_into_the_file(sandbox: Sandbox) -> None:
     """A fork waits while another thread has a second connection to the journal's file: a child must inherit none."""
     text = """
         import sqlite3
-        from anymate_guard._journal import database
+        from anymate_guard._journal.storage import database
         from anymate_guard._journal.journals import all_journals
 
         begun, go_on, order = threading.Event(), threading.Event(), []

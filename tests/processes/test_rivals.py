@@ -529,7 +529,8 @@ def test_copy_that_is_put_back_before_a_step_that_fails(sandbox: Sandbox) -> Non
 def test_new_file_that_is_locked_at_first(sandbox: Sandbox) -> None:
     """A bot whose journal was deleted writes its row to the new one, also where another program is busy there."""
     text = """
-    from anymate_guard._journal.database import Database
+    from anymate_guard._journal.storage.database import Database
+    from anymate_guard._journal.storage.folder import Folder
     from anymate_guard._journal.journals import all_journals
     with anymate_run("k") as run:
         run.add_entries(10)
@@ -538,7 +539,7 @@ def test_new_file_that_is_locked_at_first(sandbox: Sandbox) -> None:
         with journal.wanted.lock:
             for path in journal.path.parent.iterdir():
                 path.unlink()
-            another = Database(journal.path.parent)
+            another = Database(Folder(journal.path.parent))
             another.connect()
             another._connection.execute("BEGIN IMMEDIATE")
             journal.clear(0.0)

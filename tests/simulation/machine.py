@@ -138,12 +138,20 @@ class Rows:
         """The model has none."""
 
 
+class Folder:
+    """Where the file is."""
+
+    file = locks = Path("model")
+
+    def warn(self, error: object, remedy: str) -> None:
+        """Nobody reads it."""
+
+
 class Database:
     """A program's way to the file."""
 
-    path = locks = Path("model")
-
     def __init__(self, file: File) -> None:
+        self.folder = Folder()
         self._file = file
         self.number = 0
         self.losses = 0
@@ -166,9 +174,6 @@ class Database:
 
     def recover(self, error: Exception) -> str:
         return str(error)
-
-    def warn(self, error: object, remedy: str) -> None:
-        """Nobody reads it."""
 
     def transaction(self, work: Callable[[Rows], T], *, write: bool) -> T:
         if write and self._file.locked:

@@ -25,8 +25,9 @@ sys.path.append(str(Path(__file__).parents[2]))  # last, as what is tested is th
 from anymate_guard import AnymateClient, Settings
 from anymate_guard._deadline import Deadline
 from anymate_guard._http import transport  # noqa: F401  # as above
-from anymate_guard._journal.database import Database
 from anymate_guard._journal.rows import Row
+from anymate_guard._journal.storage.database import Database
+from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._lifecycle.asks import Call, Wait
 from anymate_guard._lifecycle.leaving import give_up
 from anymate_guard._lifecycle.settling import settle
@@ -109,7 +110,9 @@ def program(address: str) -> None:
         world = RealWorld(plans, Choices(), frozenset(), client=client, dead=dead)
         world.anymate = Anymate(client)  # type: ignore[assignment]  # all that is asked of it here
         owner = Owner()
-        process = Process(name, Looking(Database(client.settings.state_dir), owner), Program(lambda: world.machine.now))
+        process = Process(
+            name, Looking(Database(Folder(client.settings.state_dir)), owner), Program(lambda: world.machine.now)
+        )
         world.machine.processes[owner.id] = process
         for plan in plans:
             world.guards.append(guard := Guard(plan, process))
