@@ -40,14 +40,14 @@ class File:
         number: Which file has the name now.
         content: What it holds.
         locked: Whether somebody else holds the write lock.
-        unreadable: Whether it can't even be read.
+        full: Whether there is no room on the disk, which shows only when a transaction is to end.
         read: How many rows were read in the last transaction.
     """
 
     number: int = 1
     content: Content = field(default_factory=Content)
     locked: bool = False
-    unreadable: bool = False
+    full: bool = False
     read: int = 0
 
     def delete(self) -> None:
@@ -178,12 +178,12 @@ class Database:
     def transaction(self, work: Callable[[Rows], T], *, write: bool) -> T:
         if write and self._file.locked:
             raise sqlite3.OperationalError("database is locked")
-        if self._file.unreadable:
-            raise sqlite3.OperationalError("disk I/O error")
         content = Content(dict(self._file.content.rows), set(self._file.content.outages))
         rows = Rows(content)
         self.committed = False
         result = work(rows)
+        if write and self._file.full:
+            raise sqlite3.OperationalError("database or disk is full")
         self.committed = True
         self._file.read = rows.read
         if write:

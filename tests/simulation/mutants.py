@@ -121,6 +121,9 @@ MUTANTS = {
         "pass",
         faults=frozenset({"file"}),
     ),
+    "what the disk had no room for is taken for written": Mutant(
+        Journal._ended, "self.wanted.known = before", "pass", faults=frozenset({"file"})
+    ),
     "without a journal, others in the run are not looked for": Mutant(
         leaving._finish_without_journal, "if written or occupied:", "if written:", faults=frozenset({"locks"})
     ),

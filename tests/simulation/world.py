@@ -359,15 +359,15 @@ class World:
             self.uncertain.append((int(str(say.fields["run_id"])), int(str(say.fields["entries"] or 0))))
 
     def _apply(self, guard: Guard, ask: Apply, how: str) -> object:
-        file, locked = self.machine.file, self.machine.file.locked
-        file.locked |= how == "not written"
-        self.machine.now += ask.patience if file.locked else 0.0
+        file = self.machine.file
+        file.full = how == "not written"
+        self.machine.now += ask.patience if file.locked or file.full else 0.0
         guard.process.journal.wanted.interrupted = how == "end not seen"
         try:
             result = guard.process.journal.apply(ask.address, ask.rule, 0.0, durable=ask.durable)
         finally:
             self._tell(guard, f"journal: {_name(ask)}, {'not written' if file.locked else how}")
-            file.locked, guard.process.journal.wanted.interrupted = locked, False
+            file.full = guard.process.journal.wanted.interrupted = False
         guard.process.unseen = False
         self._look_around(guard)
         self._check_reading(guard)
