@@ -112,16 +112,16 @@ def test_exit_puts_back_what_was_given_up(sandbox: Sandbox) -> None:
     """A finish that was interrupted, and whose giving back was interrupted too, is owed when the program has exited."""
     text = """
         from anymate_guard import AnymateClient
-        from anymate_guard._journal.journal import Journal
+        from anymate_guard._journal.wanted import Wanted
         def interrupted(*args, **options):
             raise KeyboardInterrupt
-        give_back = Journal.give_back
-        Journal.give_back = AnymateClient.finish_run = interrupted
+        give_back = Wanted.give_back
+        Wanted.give_back = AnymateClient.finish_run = interrupted
         try:
             with anymate_run("k") as run:
                 run.add_entries(3)
         except KeyboardInterrupt:
-            Journal.give_back = give_back
+            Wanted.give_back = give_back
         """
     assert run(text) == (0, "", "")
     assert [(row.entries, alive) for row, alive in rows()] == [(3, False)]
