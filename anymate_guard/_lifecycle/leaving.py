@@ -163,11 +163,11 @@ def _finish_without_journal(shared: Shared, way: Way) -> Life[Trouble | None]:
     try:
         if row.run_id is None:
             shared.name((yield from way.call("start_run", row.process_key)))
-        shared.entry.change(finish=row.finish or new_id())
+        if not finish.known:
+            way.claims.unsent.add(row.id)
+            shared.entry.change(finish=new_id())
         finish = Finish((shared.entry.row,), finish.known)
         if (yield Written(shared.entry)):  # just now, and maybe without that number
-            if not finish.known:
-                way.claims.unsent.add(row.id)
             return (yield from _finish_without_journal(shared, way))
         way.claims.unsent.discard(row.id)
         yield from way.call("finish_run", finish.run_id, finish.kpis)

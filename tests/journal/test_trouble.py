@@ -21,7 +21,7 @@ import pytest
 from anymate_guard import Kpis, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
-from anymate_guard._journal.contents import rows_of
+from anymate_guard._journal.contents import history_of, rows_of
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row, Unavailable
 from anymate_guard._journal.storage.database import Database
@@ -610,8 +610,9 @@ def test_deleted(sandbox: Sandbox, folder: Path, rows: Rows, lines: Lines) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be replaced there")
-def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -> None:
-    """A copy of the journal made while a run was being started, and put back after it, does not start it again."""
+@pytest.mark.parametrize("runs_since", [0, 10_000])
+def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows, runs_since: int) -> None:
+    """A copy of the journal made while a run was being started, and put back long after it, does not start it again."""
     copy = file.with_name("copy")
 
     def make_copy(exchange: Exchange) -> None:
@@ -624,6 +625,7 @@ def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows) -
     for path in file.parent.glob("journal.sqlite3-*"):
         path.unlink()
     copy.rename(file)
+    journal_at(file.parent).wanted._settled.extend(range(runs_since))
     assert [row.state for row in rows()] == ["starting"]
     guard("b")
     assert credited(sandbox) == [3, 1]
@@ -910,6 +912,27 @@ def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: 
     until(lambda: [(row.process_key, row.state, row.owner) for row in rows()] == [("a", "done", 0)])
     guard("c")
     assert credited(sandbox) == [None, 1]
+    assert rows() == []
+
+
+def test_interrupted_once_it_is_settled(
+    sandbox: Sandbox, folder: Path, rows: Rows, calls: Callable[[], list[str]], watched: Any
+) -> None:
+    """A finished run has one line in the history, also when Ctrl-C comes just when that was written."""
+    watched(lambda _: None)
+
+    def interrupt(executed: str) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        if main and executed == "COMMIT" and "FinishRun" in calls():
+            watched(lambda _: None)
+            raise KeyboardInterrupt
+
+    watched(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        guard("a")
+    guard("b")
+    assert sorted(line.process_key for line in history_of(journal_at(folder))[0]) == ["a", "b"]
+    assert credited(sandbox) == [1, 1]
     assert rows() == []
 
 
