@@ -71,7 +71,7 @@ class Use:
     def exit(self, error: BaseException | None) -> None:
         """Get out of the run, whatever ended the body."""
         try:
-            if isinstance(error, GeneratorExit) and self._driver.journal.in_transaction:
+            if isinstance(error, GeneratorExit) and self._driver.journal.in_use:
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
                 return
             with signals.deferred() if self._holds_signals else contextlib.nullcontext():

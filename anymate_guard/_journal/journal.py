@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,7 @@ from anymate_guard._journal.rows import Row, RowTaken, Unavailable
 from anymate_guard._journal.storage.database import TROUBLE, Database, is_locked
 from anymate_guard._journal.storage.tables import Tables
 from anymate_guard._journal.view import View
-from anymate_guard._journal.wanted import Known, Wanted
+from anymate_guard._journal.wanted import Opened, Step, Wanted
 from anymate_guard._process import signals
 from anymate_guard._process.owners import Owner
 
@@ -47,7 +47,7 @@ class Journal:
         self.wanted = Wanted(owner.id)
         self._database = database
         self._unsynced = False
-        self._in_transaction = 0  # the thread that is in one, or about to be
+        self._in_it = 0  # the thread that reads or writes the file
         self._looked = self._swept = -_HOUR
 
     @property
@@ -61,9 +61,9 @@ class Journal:
         return self.wanted.empty and not self._unsynced
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is in the middle of writing, as the garbage collector may come there, too."""
-        return self._in_transaction == threading.get_ident()
+    def in_use(self) -> bool:
+        """Whether this thread is in the middle of something here, as the garbage collector may come there, too."""
+        return self._in_it == threading.get_ident()
 
     def clear(self, patience: float, *, durable: bool = False) -> None:
         """Let the file follow, if that can be done soon, and see that it is on the disk; else a look does so later."""
@@ -106,7 +106,7 @@ class Journal:
 
         def work() -> T:
             self._open()
-            return self._database.transaction(lambda tables: rule(self._view(tables, address)), write=False)
+            return self._database.transaction(lambda tables: rule(self._view(tables, address)), [], write=False)
 
         return self._patiently(work, patience)
 
@@ -144,17 +144,12 @@ class Journal:
         self._database.checkpointing.release()
 
     def _match(self) -> None:
-        self._in_transaction = threading.get_ident()
-        try:
-            self.wanted.record()
-            if self.wanted.empty and not self.wanted.known.unsure:
-                return
-            self._open()
-            updates = self.wanted.updates()
-            updated = updates is not None and all(starmap(self._update, updates))
-        finally:
-            self._in_transaction = 0
-        if not updated:
+        self.wanted.record()
+        if self.wanted.empty and self.wanted.last.noted:
+            return
+        self._open()
+        updates = self.wanted.updates(self._opened)
+        if updates is None or not all(starmap(self._update, updates)):
             self._apply("", lambda _: None)
 
     def _update(self, row: Row, finish: int) -> bool:
@@ -163,19 +158,12 @@ class Journal:
         That is one statement: between two of them other threads may have the interpreter for long, and the file would
         be locked meanwhile.
         """
-        before = self.wanted.known
-
-        def work(tables: Tables) -> None:
-            self.wanted.known = before._replace(unsure=True, unseen={row.id: row})
-            tables.put_mine(row, self.owner.id, finish)
-
-        try:
-            self._database.statement(work)
-        finally:
-            self._ended(before)
-        if self._database.committed:
-            self.wanted.note({})
-        return self._database.committed
+        changed: list[int] = []
+        step = self.wanted.expect(self._opened, {row.id: row}, changed)
+        self._database.statement(lambda tables: tables.put_mine(row, self.owner.id, finish, changed))
+        if changed:
+            self._note(step, {})
+        return bool(changed)
 
     def _patiently(self, work: Callable[[], T], patience: float) -> T:
         """Do something with the file, again and again while it can't be used.
@@ -191,11 +179,14 @@ class Journal:
         end, again, poll = time.monotonic() + patience, False, _POLL
         while True:
             with self.wanted.lock:
+                self._in_it = threading.get_ident()
                 try:
                     return work()
                 except TROUBLE as error:
                     signals.let_pass(error)
                     failure, remedy = error, self._database.recover(error)
+                finally:
+                    self._in_it = 0
             if not remedy:
                 continue
             hopeless = again and not (self.wanted.in_file or is_locked(failure))
@@ -209,25 +200,28 @@ class Journal:
 
     def _open(self) -> None:
         """See that both files are the ones that have their names now."""
-        if self._database.connect():
-            self.wanted.doubt()
-        if self.owner.hold(self._database.folder.locks):
-            self.wanted.doubt()
+        self._database.connect()
+        self.owner.hold(self._database.folder.locks)
+
+    @property
+    def _opened(self) -> Opened:
+        database = self._database
+        return Opened((database.number, database.losses), (database.openings, self.owner.openings))
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
         self._open()
-        self._in_transaction, before = threading.get_ident(), self.wanted.known
-        try:
-            result, decided = self._database.transaction(lambda tables: self._step(tables, address, rule), write=True)
-        finally:
-            self._in_transaction = 0
-            self._ended(before)
-        self.wanted.note(decided)
+        ended: list[object] = []
+        result, step, decided = self._database.transaction(
+            lambda tables: self._step(tables, address, rule, ended), ended, write=True
+        )
+        self._note(step, decided)
         return result
 
-    def _step(self, tables: Tables, address: str, rule: Callable[[View], T]) -> tuple[T, Mapping[int, Row]]:
+    def _step(
+        self, tables: Tables, address: str, rule: Callable[[View], T], ended: Sequence[object]
+    ) -> tuple[T, Step, Mapping[int, Row]]:
         """Write what differs, then what a rule changes; what it returns, and the rows that it put."""
-        known = self.wanted.write(tables, (self._database.number, self._database.losses))
+        wrote = self.wanted.write(tables, self._opened)
         view = self._view(tables, address)
         if view.look:
             self._looked = time.monotonic()
@@ -236,15 +230,12 @@ class Journal:
         if view.look and time.monotonic() - self._swept > _HOUR:
             tables.forget_history(view.now)
             self._swept = time.monotonic()
-        self.wanted.expect(known, view)
-        return result, view.puts
+        wrote |= {**view.puts, **dict.fromkeys(view.drops | view.taken)}
+        return result, self.wanted.expect(self._opened, wrote, ended), view.puts
 
-    def _ended(self, before: Known) -> None:
-        """Note whether a step was written, however it ended."""
-        if self._database.committed:
-            self._unsynced |= bool(self.wanted.known.unseen)
-        else:
-            self.wanted.known = before
+    def _note(self, step: Step, decided: Mapping[int, Row]) -> None:
+        self._unsynced |= bool(step.wrote)
+        self.wanted.note(step, decided)
 
     def _view(self, tables: Tables, address: str) -> View:
         now, since = float(time.time()), time.monotonic()  # mocks may give whole numbers

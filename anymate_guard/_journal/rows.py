@@ -151,12 +151,13 @@ class Entry:
     Attributes:
         row: The row.
         totals: What was recorded so far: entries and nanoseconds.
-        taken: What was in rows of this guard that other programs took, as they believed this one dead: they send it.
+        taken: What was in rows of this guard that other programs took, by their ids: they send it, as they believed
+            this one dead.
     """
 
     row: Row
     totals: Callable[[], Recorded]
-    taken: tuple[int, int] = (0, 0)
+    taken: dict[int, Recorded] = field(default_factory=dict)
     _lock: AbstractContextManager[Any] = field(default_factory=Lock)
 
     def change(self, **changes: Any) -> None:
@@ -167,7 +168,7 @@ class Entry:
         """The row with what was recorded so far, but for what was taken."""
 
         def up_to_date(row: Row) -> Row:
-            entries, nanoseconds = map(_less, self.totals(), self.taken)
+            entries, nanoseconds = map(_less, self.totals(), *self.taken.values())
             if (entries, nanoseconds) == (row.entries, row.nanoseconds):
                 return row
             return row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
@@ -192,7 +193,7 @@ class Entry:
 
     def begin_anew(self, taken: Row) -> Row:
         """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
-        self.taken = (self.taken[0] + (taken.entries or 0), self.taken[1] + (taken.nanoseconds or 0))
+        self.taken[taken.id] = taken.entries, taken.nanoseconds  # which may be done again
         self.change(id=new_id(), finish=0)
         return self.recorded()
 
@@ -269,5 +270,6 @@ def released(row: Row, unsent: Collection[int] = ()) -> Row | None:
     return row.but(owner=0, state="done", finish=0 if row.id in unsent else row.finish)
 
 
-def _less(number: int | None, taken: int) -> int | None:
-    return None if number is None or (taken and number <= taken) else number - taken
+def _less(number: int | None, *taken: int | None) -> int | None:
+    gone = sum(filter(None, taken))
+    return None if number is None or (gone and number <= gone) else number - gone

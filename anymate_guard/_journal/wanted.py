@@ -8,52 +8,66 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from anymate_guard._journal.rows import Entry, Finish, Row, released
 from anymate_guard._journal.storage.tables import Tables
-from anymate_guard._journal.view import View
 from anymate_guard._process.locks import Lock
 
 _SETTLED = 10_000  # rows that are remembered as settled
 
 
-class Known(NamedTuple):
-    """What is known of the last step.
+class Opened(NamedTuple):
+    """What is open.
 
     Attributes:
-        file: Which file it was about: its number, and the losses before it.
-        unsure: Whether it is another file by now, or the end of the step was not seen.
-        unseen: What the step has written, if its end was not seen.
-        settled: How many finishes that Anymate has it took out.
+        file: The number of the file, and how often it or a part of it was found lost.
+        times: How often it, and the file of locks, were opened.
     """
 
     file: tuple[int, int] = (0, 0)
-    unsure: bool = False
-    unseen: Mapping[int, Row | None] = {}
+    times: tuple[int, int] = (0, 0)
+
+
+class Step(NamedTuple):
+    """A transaction, from just before its end on.
+
+    Attributes:
+        opened: The file that it is about.
+        wrote: What it writes: the row of an id, or None for one that is gone.
+        settled: How many finishes that Anymate has it takes out.
+        ended: Has an item once it is written, whatever came then; the database sees to that.
+        noted: Whether that was noted.
+        before: The last one before it that was written.
+    """
+
+    opened: Opened = Opened()
+    wrote: Mapping[int, Row | None] = {}
     settled: int = 0
+    ended: Sequence[object] = (True,)
+    noted: bool = True
+    before: Step | None = None
 
 
 class Wanted:
     """The rows of this program, and what the file holds of them.
 
-    A step is a transaction: `write`, a rule, `expect`, and when that is on record `note`. Where nothing was written,
-    what was known before is known again. Where the end was not seen, as Ctrl-C came just then, the next step compares.
+    A step writes what differs by `write`, then what a rule changes; `expect` is to be called before its end, and `note`
+    after it. Ctrl-C may come anywhere: what `expect` was told counts if the step was written, and then the next one
+    compares.
 
     Args:
         me: This program's owner id.
 
     Attributes:
-        lock: Held by who does something with this or with the file; `add`, `give_back`, `settle` and `drop` take it
-            themselves. Never held while waiting for a locked file or for the disk, so that guards and forks need not.
-        known: What is known of the last step.
+        lock: Held by who is at a step, or changes what is wanted. Never held while waiting for a locked file or for the
+            disk, so that guards and forks need not wait either.
         lost: Whether rows that were in the file are not in the one that has its name now.
     """
 
     def __init__(self, me: int) -> None:
         self.lock = Lock()
-        self.known = Known()
         self.lost = False
         self._me = me
         self._rows: dict[int, Row | None] = {}
@@ -61,6 +75,13 @@ class Wanted:
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._finished: list[tuple[Finish, str, float]] = []  # what it still holds of finishes that Anymate has
         self._settled = deque[int](maxlen=_SETTLED)  # a copy of the file that is put back may hold these again
+        self._step = Step()
+
+    @property
+    def last(self) -> Step:
+        """The last step that was written."""
+        step = self._step
+        return step if step.ended or step.before is None else step.before
 
     @property
     def empty(self) -> bool:
@@ -106,6 +127,7 @@ class Wanted:
             unsent: Those whose finish was not sent, for sure.
         """
         with self.lock:
+            self.record()
             for number in numbers:
                 row, entry = self._rows.get(number), self._entries.get(number)
                 if row is not None:
@@ -124,23 +146,27 @@ class Wanted:
     def drop(self, numbers: set[int]) -> None:
         """Want rows to be gone."""
         with self.lock:
+            self.record()
             self._settled.extend(numbers)
             for number in numbers:
                 self._forget(number)
-                if number in self._written or number in self.known.unseen:
+                if number in self._written or number in self.last.wrote:
                     self._rows[number] = None
 
     def record(self) -> None:
         """Take up what the guards have recorded by now."""
-        for entry in list(self._entries.values()):
+        for number, entry in list(self._entries.items()):
             row = entry.recorded()
-            self._rows[row.id] = row
+            if row.id == number:
+                self._rows[number] = row
+            else:
+                self.begin_anew(number)  # which was interrupted
 
-    def updates(self) -> list[tuple[Row, int]] | None:
+    def updates(self, opened: Opened) -> list[tuple[Row, int]] | None:
         """What differs, if that is nothing but new content of rows in the file; each with its finish there."""
-        if self._finished or self.known.unsure:
+        last, updates = self.last, []
+        if self._finished or not last.noted or last.opened != opened:
             return None
-        updates = []
         for number, row in self._differences():
             written = self._written.get(number)
             if row is None or row.owner != self._me or written is None:
@@ -148,26 +174,25 @@ class Wanted:
             updates.append((row, written.finish))
         return updates
 
-    def doubt(self) -> None:
-        """Note that the file may be another one."""
-        self.known = self.known._replace(unsure=True)
-
-    def write(self, tables: Tables, file: tuple[int, int]) -> Known:
-        """Write what differs, as the first part of a step; what has become known of the step so far."""
+    def write(self, tables: Tables, opened: Opened) -> dict[int, Row | None]:
+        """Write what differs, as the first part of a step; what was written."""
+        last = self.last
         for finish in self._finished:
             tables.settle(*finish)
-        if self.known.unsure:
-            self._compare(tables, file)
+        if not last.noted or last.opened != opened:
+            self._compare(tables, last, opened)
         gone = dict.fromkeys(number for finish, *_ in self._finished for number in finish.numbers)
-        return Known(file, True, {**gone, **self._write_differences(tables)}, len(self._finished))
+        return {**gone, **self._write_differences(tables)}
 
-    def expect(self, step: Known, view: View) -> None:
-        """Note what a step is about to have written, with what a rule changed, as its end may not be seen."""
-        self.known = step._replace(unseen={**step.unseen, **view.puts, **dict.fromkeys(view.drops | view.taken)})
+    def expect(self, opened: Opened, wrote: Mapping[int, Row | None], ended: Sequence[object]) -> Step:
+        """The step that is about to be written."""
+        before = self.last._replace(noted=False, before=None)  # should this one fail, the next is to compare
+        self._step = Step(opened, wrote, len(self._finished), ended, noted=False, before=before)
+        return self._step
 
-    def note(self, decided: Mapping[int, Row]) -> None:
-        """Note that the end of a step was seen; what a rule decided is what its guards know of their rows, too."""
-        for number, row in self.known.unseen.items():
+    def note(self, step: Step, decided: Mapping[int, Row]) -> None:
+        """Note that a step was written; what a rule decided in it is what its guards know of their rows, too."""
+        for number, row in step.wrote.items():
             if row is not None and row.owner == self._me:
                 self._rows[number] = self._written[number] = row
                 if number in self._entries and number in decided:  # else the guard knows more by now
@@ -175,29 +200,31 @@ class Wanted:
             else:
                 self._forget(number)
                 self._written.pop(number, None)
-        del self._finished[: self.known.settled]
-        self.known = Known(self.known.file)
+        del self._finished[: step.settled]
+        self._step = Step(step.opened)
 
     def begin_anew(self, number: int) -> Row | None:
         """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
-        entry, taken = self._entries.pop(number, None), self._written.pop(number)
+        entry, row = self._entries.get(number), None
+        if entry is not None and not entry.row.finish:  # else it was claimed as it is now
+            row = entry.recorded() if entry.row.id != number else entry.begin_anew(self._written[number])
+            if row.state == "done" and row.entries is None and row.nanoseconds is None:
+                row = None
+            else:
+                self._entries[row.id], self._rows[row.id] = entry, row
         self._rows.pop(number, None)
-        if entry is None or entry.row.finish:  # it was claimed as it is now
-            return None
-        row = entry.begin_anew(taken)
-        if row.state == "done" and row.entries is None and row.nanoseconds is None:
-            return None
-        self._entries[row.id], self._rows[row.id] = entry, row
+        self._written.pop(number, None)
+        self._entries.pop(number, None)  # at last: as long as it is there, `record` goes on with what was interrupted
         return row
 
     def _forget(self, number: int) -> None:
-        self._entries.pop(number, None)
         self._rows.pop(number, None)
+        self._entries.pop(number, None)
 
-    def _compare(self, tables: Tables, file: tuple[int, int]) -> None:
+    def _compare(self, tables: Tables, last: Step, opened: Opened) -> None:
         """Find out what the file holds of this program."""
-        before, unseen = set[int](), self.known.unseen
-        if self.known.file != file:
+        before, unseen = set[int](), last.wrote
+        if last.opened.file != opened.file:
             before, unseen = set(self._written), {}
             self._written.clear()
             for number in tuple(self._settled):
@@ -229,7 +256,7 @@ class Wanted:
                 tables.put(row)
             elif not tables.makes_sense(number):
                 tables.put(row)  # somebody made a mess of it
-            elif not tables.put_mine(row, self._me, self._written[number].finish):
+            elif not tables.put_mine(row, self._me, self._written[number].finish, []):
                 row = self.begin_anew(number)
                 wrote[number] = None
                 if row is None:

@@ -133,8 +133,8 @@ def _start_run(shared: Shared, options: Options, way: Way, *, busy: bool) -> Lif
         trouble = error
     if not options.require_start:
         shared.begin_body()
-    row, reachable = shared.entry.row, None if busy else False
-    yield from _or(way.apply(lambda view: deferred(view, row, reachable=reachable)), None)
+    reachable = None if busy else False
+    yield from _or(way.apply(lambda view: deferred(view, shared.entry.row, reachable=reachable)), None)
     if options.require_start:
         raise trouble
     yield say("warning", "start_deferred", process_key=process_key, error=str(trouble))

@@ -64,19 +64,18 @@ class Owner:
 
     Attributes:
         id: Its owner id, which no other program has.
+        openings: How often the file was opened.
     """
 
     def __init__(self) -> None:
         self.id = int.from_bytes(os.urandom(5), "big") + 1
+        self.openings = 0
         self._file: int | None = None
         self._inode = 0
         self._made = 0.0
 
-    def hold(self, path: Path) -> bool:
+    def hold(self, path: Path) -> None:
         """Hold the lock, in the file that has that name now; it is made if missing, readable by its user only.
-
-        Returns:
-            Whether it is another file than before.
 
         Raises:
             OSError: The file can't be opened or locked.
@@ -87,16 +86,16 @@ class Owner:
         if self._file is not None:
             if _MAY_FALL:
                 _lock(self._file, self.id)
-            return False
-        file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+            return
+        self._file = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            _lock(file, self.id)
-            status = os.fstat(file)
-        except OSError:
-            os.close(file)
+            self.openings += 1
+            _lock(self._file, self.id)
+            status = os.fstat(self._file)
+            self._inode, self._made = status.st_ino, status.st_mtime
+        except BaseException:
+            self.close()
             raise
-        self._file, self._inode, self._made = file, status.st_ino, status.st_mtime
-        return True
 
     def alive(self, owner: int, since: float) -> bool:
         """Whether another program with that owner id, which has had a row since that time, still runs."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -69,6 +71,17 @@ class Watched(sqlite3.Connection):
         cursor = super().execute(statement, *values)
         Watched.after(statement)
         return cursor
+
+
+def interrupt() -> None:
+    """Let Ctrl-C come as soon as sqlite has returned to the package, as Python looks for it between two calls only."""
+
+    def profile(_: FrameType, event: str, what: Any) -> None:
+        if event == "c_return" and what.__name__ == "extend":
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(profile)
 
 
 @pytest.fixture(name="watched")

@@ -20,6 +20,8 @@ from anymate_guard.sandbox import Sandbox
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import until
 
+from .conftest import interrupt
+
 Rows = Callable[[], list[Row]]
 
 SENDING = "UPDATE rows SET owner = 4711, state = 'finishing', finish = 77"
@@ -75,10 +77,10 @@ def test_interrupted_while_recording(
 ) -> None:
     """What was written just when Ctrl-C came, and was taken by another program before the bot knew, counts once."""
 
-    def interrupt(executed: str) -> None:
+    def after(executed: str) -> None:
         if executed.startswith("UPDATE"):
             watched(lambda _: None)
-            raise KeyboardInterrupt
+            interrupt()
 
     watched(lambda _: None)
     monkeypatch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
@@ -86,7 +88,7 @@ def test_interrupted_while_recording(
         run.add_entries(2)
         journal_at(folder).look()
         run.add_entries(3)
-        watched(interrupt)
+        watched(after)
         with pytest.raises(KeyboardInterrupt):
             journal_at(folder).look()
         another_program(file, SENT)

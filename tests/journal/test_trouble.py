@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
 from anymate_guard._journal.contents import history_of, rows_of
 from anymate_guard._journal.journals import close_all, journal_at
-from anymate_guard._journal.rows import Row, Unavailable
+from anymate_guard._journal.rows import Row, Unavailable, new_id
 from anymate_guard._journal.storage.database import Database
 from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._lifecycle.settling import settle
@@ -33,6 +34,8 @@ from tests.support.faults import held, reset_before
 from tests.support.owners import another
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
+
+from .conftest import interrupt
 
 Rows = Callable[[], list[Row]]
 Lines = Callable[[str], list[str]]
@@ -265,7 +268,7 @@ os._exit(0)
     close_all()
     database = Database(Folder(file.parent))
     database.connect()
-    database.transaction(lambda tables: tables.put(Row("address", "user", "a")), write=True)
+    database.transaction(lambda tables: tables.put(Row("address", "user", "a")), [], write=True)
     lose_log(file)
     subprocess.run([sys.executable, "-c", source], check=True, timeout=LONGEST)
     assert database.sync()
@@ -636,7 +639,7 @@ def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows, r
 def test_folder_that_becomes_a_file(folder: Path) -> None:
     """The recorder, which asks whether somebody has written, goes on where the folder is a file by now."""
     database = Database(Folder(folder))
-    assert database.connect()
+    database.connect()
     folder.rename(folder.with_name("aside"))
     folder.write_text("in the way")
     assert not database.has_more()
@@ -851,6 +854,44 @@ def test_closed_in_the_midst_of_our_own_work(sandbox: Sandbox, rows: Rows, watch
     until(lambda: rows() == [])
 
 
+def test_closed_just_when_another_has_left(sandbox: Sandbox, file: Path, rows: Rows, watched: Any) -> None:
+    """A generator with a guard, closed when another has just left its run to others, does not bring it back."""
+
+    def pages() -> Generator[None, None, None]:
+        with anymate_run("b") as run:
+            run.add_entries(2)
+            yield
+
+    def close(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "note":
+            sys.setprofile(None)
+            generator.close()
+
+    def after(executed: str) -> None:
+        if executed == "COMMIT" and threading.current_thread() is threading.main_thread():
+            sys.setprofile(close)
+
+    watched(lambda _: None)
+    guard("c")
+    with another(file) as owner:
+        generator = pages()
+        next(generator)
+        with anymate_run("a") as run:
+            run.add_entries(3)
+            journal_at(file.parent).look()
+            mine = next(row for row in rows() if row.process_key == "a")
+            with closing(sqlite3.connect(file)) as other, other:
+                row = mine.but(owner=owner, id=new_id(), entries=1)
+                other.execute(f"INSERT INTO rows VALUES ({', '.join('?' * len(row))})", row.columns)
+            watched(after)
+        sys.setprofile(None)
+        watched(lambda _: None)
+    guard("a", 4)
+    until(lambda: len([run for run in sandbox.runs() if run["finished"]]) == 4)
+    assert sorted(entries or 0 for entries in credited(sandbox)) == [1, 2, 4, 4]
+    until(lambda: rows() == [])
+
+
 def test_time_is_over_before_settling(sandbox: Sandbox, rows: Rows) -> None:
     """What was claimed, with no time left to try it, is given back as it was."""
     with anymate_run("a"), anymate_run("b"):
@@ -901,12 +942,12 @@ def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: 
     with anymate_run("a"):
         sandbox.fail_next("FinishRun", status=401, times=2)
 
-    def interrupt(executed: str) -> None:
+    def after(executed: str) -> None:
         if executed == "COMMIT" and threading.current_thread() is threading.main_thread():
             watched(lambda _: None)
-            raise KeyboardInterrupt
+            interrupt()
 
-    watched(interrupt)
+    watched(after)
     with pytest.raises(KeyboardInterrupt):
         guard("b")
     until(lambda: [(row.process_key, row.state, row.owner) for row in rows()] == [("a", "done", 0)])
@@ -921,13 +962,13 @@ def test_interrupted_once_it_is_settled(
     """A finished run has one line in the history, also when Ctrl-C comes just when that was written."""
     watched(lambda _: None)
 
-    def interrupt(executed: str) -> None:
+    def after(executed: str) -> None:
         main = threading.current_thread() is threading.main_thread()
         if main and executed == "COMMIT" and "FinishRun" in calls():
             watched(lambda _: None)
-            raise KeyboardInterrupt
+            interrupt()
 
-    watched(interrupt)
+    watched(after)
     with pytest.raises(KeyboardInterrupt):
         guard("a")
     guard("b")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Finish, Row
 from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
-from anymate_guard._journal.wanted import Wanted
+from anymate_guard._journal.wanted import Step, Wanted
 from anymate_guard._lifecycle.sharing import Program, Shared
 
 T = TypeVar("T")
@@ -107,11 +107,12 @@ class Rows:
     def put(self, row: Row) -> None:
         self._content.rows[row.id] = row
 
-    def put_mine(self, row: Row, me: int, finish: int) -> bool:
+    def put_mine(self, row: Row, me: int, finish: int, changed: list[int]) -> bool:
         held = self._content.rows.get(row.id)
         if held is None or not (held.owner == me or can_be_taken_back(held, finish)):
             return False
         self.put(row)
+        changed.append(1)
         return True
 
     def drop(self, number: int, me: int | None = None) -> None:
@@ -153,14 +154,10 @@ class Database:
     def __init__(self, file: File) -> None:
         self.folder = Folder()
         self._file = file
-        self.number = 0
-        self.losses = 0
-        self.committed = True
+        self.number = self.losses = self.openings = 0
 
-    def connect(self) -> bool:
-        fresh = self.number != self._file.number
+    def connect(self) -> None:
         self.number = self._file.number
-        return fresh
 
     def disconnect(self) -> None:
         """Nothing is open."""
@@ -175,26 +172,22 @@ class Database:
     def recover(self, error: Exception) -> str:
         return str(error)
 
-    def transaction(self, work: Callable[[Rows], T], *, write: bool) -> T:
+    def transaction(self, work: Callable[[Rows], T], ended: list[object], *, write: bool) -> T:
         if write and self._file.locked:
             raise sqlite3.OperationalError("database is locked")
         content = Content(dict(self._file.content.rows), set(self._file.content.outages))
         rows = Rows(content)
-        self.committed = False
         result = work(rows)
         if write and self._file.full:
             raise sqlite3.OperationalError("database or disk is full")
-        self.committed = True
+        ended.append(True)
         self._file.read = rows.read
         if write:
             self._file.content = content
         return result
 
     def statement(self, work: Callable[[Rows], T]) -> T:
-        self.committed = False
-        result = self.transaction(work, write=True)
-        self.committed = bool(result)
-        return result
+        return self.transaction(work, [], write=True)
 
 
 @dataclass(eq=False)
@@ -203,9 +196,10 @@ class Owner:
 
     machine: Machine
     id: int
+    openings: int = 0
 
-    def hold(self, path: Path) -> bool:  # noqa: ARG002  # the model has one
-        return False
+    def hold(self, path: Path) -> None:
+        """The model has one."""
 
     def alive(self, owner: int, since: float) -> bool:  # noqa: ARG002  # the model's lock file is never new
         if owner == self.id:
@@ -223,11 +217,11 @@ class Interrupted(Wanted):
 
     interrupted = False
 
-    def note(self, decided: Mapping[int, Row]) -> None:
+    def note(self, step: Step, decided: Mapping[int, Row]) -> None:
         if self.interrupted:
             self.interrupted = False
             raise KeyboardInterrupt
-        super().note(decided)
+        super().note(step, decided)
 
 
 class Looking(Journal):

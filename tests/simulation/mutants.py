@@ -97,16 +97,16 @@ MUTANTS = {
         SMALL["two mates"],
     ),
     "a file that was deleted is not noticed": Mutant(
-        Journal._open,
-        "if self._database.connect():",
-        "if self._database.connect() and False:",
+        Wanted.write,
+        "last.opened != opened",
+        "False",
         faults=frozenset({"deletions", "looks"}),
     ),
     "what Anymate has stays in the file": Mutant(Wanted.write, "tables.settle(*finish)", "pass", SMALL["a guard"]),
     "what another program took is recorded again": Mutant(
         Entry.begin_anew,
-        "self.taken[0] + (taken.entries or 0)",
-        "self.taken[0]",
+        "= taken.entries,",
+        "= None,",
         faults=frozenset({"looks", "mistakes"}),
     ),
     '"not open" settles what was never sent': Mutant(
@@ -122,7 +122,7 @@ MUTANTS = {
         faults=frozenset({"file"}),
     ),
     "what the disk had no room for is taken for written": Mutant(
-        Journal._ended, "self.wanted.known = before", "pass", faults=frozenset({"file"})
+        Journal._apply, "ended: list[object] = []", "ended: list[object] = [True]", faults=frozenset({"file"})
     ),
     "without a journal, others in the run are not looked for": Mutant(
         leaving._finish_without_journal, "if written or occupied:", "if written:", faults=frozenset({"locks"})

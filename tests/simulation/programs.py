@@ -90,10 +90,9 @@ class Owner(owners.Owner):
 
     mistaken = False
 
-    def hold(self, path: Path) -> bool:
-        fresh = super().hold(path)
+    def hold(self, path: Path) -> None:
+        super().hold(path)
         self.be_seen()
-        return fresh
 
     def be_seen(self) -> None:
         """Hold the lock, or not."""

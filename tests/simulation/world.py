@@ -211,7 +211,7 @@ class World:
         if "mistakes" in self.faults and guard.process.alive and len(self.machine.processes) > 1:
             found.append(lambda: self._mistake(guard.process))
         if "deletions" in self.faults and not any(
-            one.journal.wanted.known.unseen for one in self.machine.processes.values()
+            one.journal.wanted.last.wrote for one in self.machine.processes.values()
         ):
             found.append(self._delete)  # else the file alone knew of it
         if "locks" in self.faults:
@@ -437,9 +437,9 @@ class World:
 
     def _cut_off(self, process: Process) -> None:
         """What a program is about to send, or has heard, is not known to others."""
-        for row in (*self.machine.file.content.rows.values(), *process.journal.wanted.known.unseen.values()):
+        for row in (*self.machine.file.content.rows.values(), *process.journal.wanted.last.wrote.values()):
             own = row is not None and (
-                row.id in process.journal.wanted._written or row.id in process.journal.wanted.known.unseen
+                row.id in process.journal.wanted._written or row.id in process.journal.wanted.last.wrote
             )
             if own and row is not None and row.finish and row.run_id:
                 self.uncertain.append((row.run_id, row.entries or 0))

@@ -12,6 +12,7 @@ from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._journal.storage.tables import Newer, Tables, number_of
 from anymate_guard._process import signals
 from anymate_guard._process.locks import Lock
+from anymate_guard._process.owners import inode
 
 T = TypeVar("T")
 
@@ -31,14 +32,13 @@ class Database:
         folder: The folder.
         number: Of the file that was opened last, as it may be another one by the same name.
         losses: How often the file or a part of it was found replaced or deleted while it was open.
-        committed: Whether the last transaction was written, however it ended.
+        openings: How often it was opened.
         checkpointing: Held while a connection is opened, or a second one is open.
     """
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.number = self.losses = 0
-        self.committed = True
+        self.number = self.losses = self.openings = 0
         self.checkpointing = Lock()
         self._connection: Connection | None = None
         self._opened = 0, 0, 0  # the file, and its parts beside it: the log, and the memory that programs share
@@ -46,8 +46,8 @@ class Database:
         self._durable = True
         self._synced: object = None  # what the log looked like before it was last made durable
 
-    def connect(self) -> bool:
-        """See that the file that has its name now is open, and its parts; True if they were opened just now.
+    def connect(self) -> None:
+        """See that the file that has its name now is open, and its parts.
 
         Raises:
             sqlite3.Error: It can't be used.
@@ -56,18 +56,17 @@ class Database:
         if self._connection is not None and self.folder.named() != self._opened:
             self.disconnect()
         if self._connection is not None:
-            return False
+            return
         if not self.checkpointing.acquire(blocking=False):  # a second connection would share its memory of an old log
             raise sqlite3.OperationalError("its old log is locked")
         try:
             self._open()
         finally:
             self.checkpointing.release()
-        return True
 
     def disconnect(self) -> None:
-        """Close the file."""
-        connection, self._connection = self._connection, None
+        """Close the file; interrupted, it is done again."""
+        connection = self._connection
         if connection is None:
             return
         named = self.folder.named()
@@ -82,10 +81,17 @@ class Database:
                 with contextlib.suppress(*TROUBLE):
                     connection.execute("PRAGMA application_id = 0")
             connection.interrupt()
+        self._connection = None
         connection.close()
 
-    def transaction(self, work: Callable[[Tables], T], *, write: bool) -> T:
-        """Do all of some work, or nothing; while writing, nobody else changes anything."""
+    def transaction(self, work: Callable[[Tables], T], ended: list[object], *, write: bool) -> T:
+        """Do all of some work, or nothing; while writing, nobody else changes anything.
+
+        Args:
+            work: What to do.
+            ended: Gets an item when it is written, whatever comes then.
+            write: Whether it changes something.
+        """
         connection = self._connection
         assert connection is not None  # noqa: S101  # whoever asks has opened it
         if write:
@@ -93,13 +99,8 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             result = work(Tables(connection))
-            connection.execute("COMMIT")
+            ended.extend(map(connection.execute, ("COMMIT",)))  # one call, in the midst of which no Ctrl-C comes
             self._fresh = False
-            self.committed = True
-        except BaseException as error:
-            # Ctrl-C may come when it is written; where the disk is full, sqlite itself undoes what it could not write.
-            self.committed = not (connection.in_transaction or isinstance(error, sqlite3.Error))
-            raise
         finally:
             if connection.in_transaction:
                 connection.rollback()
@@ -107,16 +108,9 @@ class Database:
 
     def statement(self, work: Callable[[Tables], T]) -> T:
         """Do what is one statement, which is a transaction of its own."""
-        connection = self._connection
-        assert connection is not None  # noqa: S101  # as above
-        before = connection.total_changes
-        try:
-            result = work(Tables(connection))
-            self._fresh = False
-        except BaseException as error:
-            self.committed = connection.total_changes != before and not isinstance(error, sqlite3.Error)  # as above
-            raise
-        self.committed = connection.total_changes != before
+        assert self._connection is not None  # noqa: S101  # as above
+        result = work(Tables(self._connection))
+        self._fresh = False
         return result
 
     def sync(self) -> bool:
@@ -135,7 +129,8 @@ class Database:
 
     def _open(self) -> None:
         self.folder.make(self._opened[0])
-        self._opened, self._fresh = (self.folder.named()[0], 0, 0), True
+        self._opened, self._fresh = (inode(self.folder.name), 0, 0), True
+        self.openings += 1
         connection = sqlite3.connect(self.folder.file, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(connection)
@@ -199,7 +194,7 @@ class Database:
         if _is_damaged(error):
             if not self._fresh:
                 return ""
-            if self.folder.named()[0] != self._opened[0]:
+            if inode(self.folder.name) != self._opened[0]:
                 return "another program has moved it away: try again"
             return self.folder.move_aside(error)
         return "make room and make the folder writable, or set ANYMATE_STATE_DIR to another one"

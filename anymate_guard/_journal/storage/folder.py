@@ -32,6 +32,7 @@ class Folder:
 
     Attributes:
         file: The sqlite file.
+        name: The same; a Path takes longer to look at.
         log: The file that sqlite writes ahead to.
         locks: The file with the locks of owners.
     """
@@ -46,8 +47,8 @@ class Folder:
     def _move_to(self, path: Path) -> None:
         self._path = path
         self.file, self.locks = path / "journal.sqlite3", path / "owners.lock"
-        self._name = f"{self.file}"  # a Path takes longer to look at
-        self.log, self._memory = f"{self._name}-wal", f"{self._name}-shm"
+        self.name = f"{self.file}"
+        self.log, self._memory = f"{self.name}-wal", f"{self.name}-shm"
 
     def make(self, opened: int) -> None:
         """Make the folder and the file, unless they are there; take another folder if these can't be believed.
@@ -61,7 +62,7 @@ class Folder:
         try:
             self._make()
         except Untrusted as error:
-            if 0 != inode(self._name) == opened:  # others know this program by its rows and its lock there
+            if 0 != inode(self.name) == opened:  # others know this program by its rows and its lock there
                 self.warn(error, "make the folder this user's own")
                 return
             if self._distrusted:
@@ -74,7 +75,7 @@ class Folder:
     def named(self) -> tuple[int, int, int]:
         """Which file, log and memory that programs share have their names now; 0 for none."""
         try:
-            return inode(self._name), inode(self.log), inode(self._memory)
+            return inode(self.name), inode(self.log), inode(self._memory)
         except OSError as error:  # something else is in the place of their folder, say
             signals.let_pass(error)
             return 0, 0, 0

@@ -6,6 +6,7 @@ import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from anymate_guard._journal.rows import Finish, Row, new_id
@@ -57,6 +58,7 @@ _DAYS = f"""SELECT date(ended, 'unixepoch', 'localtime'), count(*), total(second
 _OUTAGE = 60.0  # seconds for which an address counts as unreachable
 _OLDEST = 90 * 86_400.0  # seconds for which a line of the history is kept
 _MOST_LINES = 100_000
+_rowcount = attrgetter("rowcount")
 
 
 class Newer(sqlite3.Error):
@@ -125,11 +127,19 @@ class Tables:
 
     def put(self, row: Row) -> None:
         """Write a row."""
-        self._write(_PUT, row.columns)
+        self._write(_PUT, row.columns, [])
 
-    def put_mine(self, row: Row, me: int, finish: int) -> bool:
-        """Write a row that is there already, as part of a finish; False if another program has taken it."""
-        return self._write(_UPDATE, (*row.columns, row.id, me, finish)).rowcount == 1
+    def put_mine(self, row: Row, me: int, finish: int, changed: list[int]) -> bool:
+        """Write a row that is there already, as part of a finish; False if another program has taken it.
+
+        Args:
+            row: The row.
+            me: Whose it is.
+            finish: The number of the finish that it is part of there.
+            changed: Gets an item when it is written, whatever comes then.
+        """
+        self._write(_UPDATE, (*row.columns, row.id, me, finish), changed)
+        return bool(changed)
 
     def drop(self, number: int, me: int | None = None) -> None:
         """Delete a row; given an owner, only if it is that one's."""
@@ -152,7 +162,7 @@ class Tables:
     def settle(self, finish: Finish, how: str, now: float) -> None:
         """Delete the rows of a finish that Anymate has, and note it in the history, unless somebody has done so."""
         if sum(self._connection.execute(_DROP, (number,)).rowcount for number in finish.numbers):
-            self._write(_NOTE, _line(finish, how, now))
+            self._write(_NOTE, _line(finish, how, now), [])
         self._connection.execute(_NO_OUTAGE, (finish.rows[0].address,))
 
     def empty(self) -> None:
@@ -179,11 +189,11 @@ class Tables:
         """The days of the same lines, newest first, each with the number of runs and the seconds saved."""
         return self._connection.execute(_DAYS, {"since": since, "process": process_key}).fetchall()
 
-    def _write(self, statement: str, values: Sequence[object]) -> sqlite3.Cursor:
-        try:
-            return self._connection.execute(statement, values)
+    def _write(self, statement: str, values: Sequence[object], changed: list[int]) -> None:
+        try:  # by one call, in the midst of which no Ctrl-C comes
+            changed.extend(filter(None, map(_rowcount, map(self._connection.execute, (statement,), (values,)))))
         except UnicodeEncodeError:  # half a surrogate in a failure's message, say: it holds up nothing else
-            return self._connection.execute(statement, [_writable(value) for value in values])
+            self._write(statement, [_writable(value) for value in values], changed)
 
     def _rows(self, statement: str, values: _Values, most: int | None = None) -> list[Row]:
         return list(itertools.islice(filter(None, self._each(statement, values)), most))
