@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -73,20 +74,32 @@ class Watched(sqlite3.Connection):
         return cursor
 
 
-def interrupt() -> None:
-    """Let Ctrl-C come as soon as sqlite has returned to the package, as Python looks for it between two calls only."""
-
-    def profile(_: FrameType, event: str, what: Any) -> None:
-        if event == "c_return" and what.__name__ == "extend":
-            sys.setprofile(None)
-            raise KeyboardInterrupt
-
-    sys.setprofile(profile)
-
-
 @pytest.fixture(name="watched")
 def _watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
     """Lets something be called after each statement."""
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, factory=Watched, **kwargs))
     return lambda after: monkeypatch.setattr(Watched, "after", staticmethod(after), raising=False)
+
+
+@pytest.fixture(name="interrupt")
+def _interrupt(watched: Callable[[Callable[[str], object]], None]) -> Callable[[Callable[[str], bool]], None]:
+    """Lets Ctrl-C come after a statement that is chosen, as soon as sqlite has returned to the package."""
+
+    def interrupt(chosen: Callable[[str], bool]) -> None:
+        executed = list[str]()
+
+        def profile(_: FrameType, event: str, what: Any) -> None:
+            if executed and event == "c_return" and what.__name__ == "extend":  # Python looks for it between two calls
+                sys.setprofile(None)
+                watched(lambda _: None)
+                raise KeyboardInterrupt
+
+        def after(statement: str) -> None:
+            if threading.current_thread() is threading.main_thread() and chosen(statement):
+                executed.append(statement)
+
+        watched(after)
+        sys.setprofile(profile)
+
+    return interrupt

@@ -20,8 +20,6 @@ from anymate_guard.sandbox import Sandbox
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import until
 
-from .conftest import interrupt
-
 Rows = Callable[[], list[Row]]
 
 SENDING = "UPDATE rows SET owner = 4711, state = 'finishing', finish = 77"
@@ -73,22 +71,22 @@ def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: R
 
 
 def test_interrupted_while_recording(
-    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, watched: Any
+    sandbox: Sandbox,
+    file: Path,
+    folder: Path,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    watched: Any,
+    interrupt: Any,
 ) -> None:
     """What was written just when Ctrl-C came, and was taken by another program before the bot knew, counts once."""
-
-    def after(executed: str) -> None:
-        if executed.startswith("UPDATE"):
-            watched(lambda _: None)
-            interrupt()
-
     watched(lambda _: None)
     monkeypatch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
     with anymate_run("a") as run:
         run.add_entries(2)
         journal_at(folder).look()
         run.add_entries(3)
-        watched(after)
+        interrupt(lambda executed: executed.startswith("UPDATE"))
         with pytest.raises(KeyboardInterrupt):
             journal_at(folder).look()
         another_program(file, SENT)

@@ -35,8 +35,6 @@ from tests.support.owners import another
 from tests.support.proxy import Exchange, FaultProxy
 from tests.support.waiting import LONGEST, in_time, until
 
-from .conftest import interrupt
-
 Rows = Callable[[], list[Row]]
 Lines = Callable[[str], list[str]]
 
@@ -936,18 +934,12 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     assert credited(sandbox) == [None, None, None]
 
 
-def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: Any) -> None:
+def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: Any, interrupt: Any) -> None:
     """What a guard has claimed when Ctrl-C comes before it knows of that is owed to everybody again."""
     watched(lambda _: None)
     with anymate_run("a"):
         sandbox.fail_next("FinishRun", status=401, times=2)
-
-    def after(executed: str) -> None:
-        if executed == "COMMIT" and threading.current_thread() is threading.main_thread():
-            watched(lambda _: None)
-            interrupt()
-
-    watched(after)
+    interrupt(lambda executed: executed == "COMMIT")
     with pytest.raises(KeyboardInterrupt):
         guard("b")
     until(lambda: [(row.process_key, row.state, row.owner) for row in rows()] == [("a", "done", 0)])
@@ -957,18 +949,11 @@ def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: 
 
 
 def test_interrupted_once_it_is_settled(
-    sandbox: Sandbox, folder: Path, rows: Rows, calls: Callable[[], list[str]], watched: Any
+    sandbox: Sandbox, folder: Path, rows: Rows, calls: Callable[[], list[str]], watched: Any, interrupt: Any
 ) -> None:
     """A finished run has one line in the history, also when Ctrl-C comes just when that was written."""
     watched(lambda _: None)
-
-    def after(executed: str) -> None:
-        main = threading.current_thread() is threading.main_thread()
-        if main and executed == "COMMIT" and "FinishRun" in calls():
-            watched(lambda _: None)
-            interrupt()
-
-    watched(after)
+    interrupt(lambda executed: executed == "COMMIT" and "FinishRun" in calls())
     with pytest.raises(KeyboardInterrupt):
         guard("a")
     guard("b")
