@@ -11,6 +11,7 @@ from anymate_guard._guard import driver
 from anymate_guard._guard.defaults import default_process_key, shared_client
 from anymate_guard._guard.failures import message_of
 from anymate_guard._guard.threads import in_thread, waiting_for
+from anymate_guard._journal import journals
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.entering import entering
 from anymate_guard._lifecycle.leaving import leaving
@@ -71,7 +72,7 @@ class Use:
     def exit(self, error: BaseException | None) -> None:
         """Get out of the run, whatever ended the body."""
         try:
-            if isinstance(error, GeneratorExit) and self._driver.journal.in_use:
+            if isinstance(error, GeneratorExit) and journals.in_use():
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
                 return
             with signals.deferred() if self._holds_signals else contextlib.nullcontext():

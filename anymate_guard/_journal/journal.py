@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
@@ -47,7 +46,6 @@ class Journal:
         self.wanted = Wanted(owner.id)
         self._database = database
         self._unsynced = False
-        self._in_it = 0  # the thread that reads or writes the file
         self._looked = self._swept = -_HOUR
 
     @property
@@ -59,11 +57,6 @@ class Journal:
     def idle(self) -> bool:
         """Whether no guard is open, and everything is written and on the disk."""
         return self.wanted.empty and not self._unsynced
-
-    @property
-    def in_use(self) -> bool:
-        """Whether this thread is in the middle of something here, as the garbage collector may come there, too."""
-        return self._in_it == threading.get_ident()
 
     def clear(self, patience: float, *, durable: bool = False) -> None:
         """Let the file follow, if that can be done soon, and see that it is on the disk; else a look does so later."""
@@ -106,7 +99,7 @@ class Journal:
 
         def work() -> T:
             self._open()
-            return self._database.transaction(lambda tables: rule(self._view(tables, address)), [], write=False)
+            return self._database.read(lambda tables: rule(self._view(tables, address)))
 
         return self._patiently(work, patience)
 
@@ -179,14 +172,11 @@ class Journal:
         end, again, poll = time.monotonic() + patience, False, _POLL
         while True:
             with self.wanted.lock:
-                self._in_it = threading.get_ident()
                 try:
                     return work()
                 except TROUBLE as error:
                     signals.let_pass(error)
                     failure, remedy = error, self._database.recover(error)
-                finally:
-                    self._in_it = 0
             if not remedy:
                 continue
             hopeless = again and not (self.wanted.in_file or is_locked(failure))
@@ -211,9 +201,7 @@ class Journal:
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
         self._open()
         ended: list[object] = []
-        result, step, decided = self._database.transaction(
-            lambda tables: self._step(tables, address, rule, ended), ended, write=True
-        )
+        result, step, decided = self._database.write(lambda tables: self._step(tables, address, rule, ended), ended)
         self._note(step, decided)
         return result
 

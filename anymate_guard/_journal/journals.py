@@ -8,7 +8,7 @@ from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.storage.database import Database
 from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._process.fork import Taken, around
-from anymate_guard._process.locks import Lock
+from anymate_guard._process.locks import Lock, is_held
 from anymate_guard._process.owners import Owner
 
 _lock = Lock()
@@ -29,6 +29,11 @@ def all_journals() -> list[Journal]:
     """Every journal that this program has used."""
     with _lock:
         return list(_journals.values())
+
+
+def in_use() -> bool:
+    """Whether this thread is in the middle of something in a journal, as the garbage collector may come there, too."""
+    return any(is_held(journal.wanted.lock) for journal in all_journals())
 
 
 def close_all() -> None:

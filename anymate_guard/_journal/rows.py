@@ -168,7 +168,9 @@ class Entry:
         """The row with what was recorded so far, but for what was taken."""
 
         def up_to_date(row: Row) -> Row:
-            entries, nanoseconds = map(_less, self.totals(), *self.taken.values())
+            # But for the row itself, which is being given up if it is among them.
+            taken = [what for number, what in self.taken.items() if number != row.id]
+            entries, nanoseconds = map(_less, self.totals(), *taken)
             if (entries, nanoseconds) == (row.entries, row.nanoseconds):
                 return row
             return row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
@@ -193,7 +195,7 @@ class Entry:
 
     def begin_anew(self, taken: Row) -> Row:
         """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
-        self.taken[taken.id] = taken.entries, taken.nanoseconds  # which may be done again
+        self.taken[taken.id] = taken.entries, taken.nanoseconds
         self.change(id=new_id(), finish=0)
         return self.recorded()
 

@@ -19,10 +19,10 @@ _SETTLED = 10_000  # rows that are remembered as settled
 
 
 class Opened(NamedTuple):
-    """What is open.
+    """Which file is open.
 
     Attributes:
-        file: The number of the file, and how often it or a part of it was found lost.
+        file: Its number, and how often it or a part of it was found lost.
         times: How often it, and the file of locks, were opened.
     """
 
@@ -37,7 +37,7 @@ class Step(NamedTuple):
         opened: The file that it is about.
         wrote: What it writes: the row of an id, or None for one that is gone.
         settled: How many finishes that Anymate has it takes out.
-        ended: Has an item once it is written, whatever came then; the database sees to that.
+        ended: Has an item once it is written, even if Ctrl-C came just then.
         noted: Whether that was noted.
         before: The last one before it that was written.
     """
@@ -109,7 +109,8 @@ class Wanted:
 
     def written(self, row: Row) -> Row | None:
         """A row as the file holds it, if somebody may send it: one that is `starting` there is dropped by everybody."""
-        held = self._written.get(row.id)
+        with self.lock:  # a step that is under way may write it
+            held = self._written.get(row.id)
         return None if held is None or held.state == "starting" else held
 
     def add(self, entry: Entry) -> None:
@@ -160,7 +161,7 @@ class Wanted:
             if row.id == number:
                 self._rows[number] = row
             else:
-                self.begin_anew(number)  # which was interrupted
+                self.begin_anew(number)
 
     def updates(self, opened: Opened) -> list[tuple[Row, int]] | None:
         """What differs, if that is nothing but new content of rows in the file; each with its finish there."""
@@ -206,12 +207,14 @@ class Wanted:
     def begin_anew(self, number: int) -> Row | None:
         """Leave a row to the program that took it; what its guard records from then on goes into a new one."""
         entry, row = self._entries.get(number), None
-        if entry is not None and not entry.row.finish:  # else it was claimed as it is now
-            row = entry.recorded() if entry.row.id != number else entry.begin_anew(self._written[number])
-            if row.state == "done" and row.entries is None and row.nanoseconds is None:
-                row = None
-            else:
-                self._entries[row.id], self._rows[row.id] = entry, row
+        if entry is not None and entry.row.id != number:  # this was interrupted
+            row = entry.recorded()
+        elif entry is not None and not entry.row.finish:  # else it was claimed as it is now
+            row = entry.begin_anew(self._written[number])
+        if row is not None and row.state == "done" and row.entries is None and row.nanoseconds is None:
+            row = None
+        if entry is not None and row is not None:
+            self._entries[row.id], self._rows[row.id] = entry, row
         self._rows.pop(number, None)
         self._written.pop(number, None)
         self._entries.pop(number, None)  # at last: as long as it is there, `record` goes on with what was interrupted

@@ -75,7 +75,21 @@ class Way:
         """
         if patience is None:
             patience = min(_PATIENCE, self.left() / 4)
-        return (yield Apply(self.mate.address, rule, patience, durable))
+        claims, rows, unsent = self.claims, set(self.claims.rows), set(self.claims.unsent)
+
+        def claim_nothing() -> None:
+            claims.rows &= rows
+            claims.unsent &= unsent
+
+        def anew(view: View) -> Any:
+            claim_nothing()
+            return rule(view)
+
+        try:
+            return (yield Apply(self.mate.address, anew, patience, durable))
+        except Unavailable:  # it is not written, and others may claim it
+            claim_nothing()
+            raise
 
     def until_idle(self, row: Row) -> Life[bool]:
         """Wait while another program sends a finish for a row's process; False when there is no more time."""

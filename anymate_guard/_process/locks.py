@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from typing import Any
 
 RLock = type(threading.RLock())
 
@@ -26,3 +27,8 @@ class GivenBack(RLock):  # type: ignore[misc, valid-type]  # its type has no nam
 
 # Reentrant, as signal handlers come anywhere, and so does the garbage collector, which closes generators with guards.
 Lock = GivenBack if sys.version_info[:2] == (3, 14) else threading.RLock
+
+
+def is_held(lock: Any) -> bool:
+    """Whether this thread holds a `Lock`."""
+    return bool(lock._is_owned())  # as `threading.Condition` asks

@@ -99,9 +99,10 @@ class Owner:
 
     def alive(self, owner: int, since: float) -> bool:
         """Whether another program with that owner id, which has had a row since that time, still runs."""
-        if self._file is None or (self._made > since and abs(time.time() - self._made) < GRACE):
+        file = self._file  # which another thread may close, at the program's end
+        if file is None or (self._made > since and abs(time.time() - self._made) < GRACE):
             return True  # somebody has put a new file there, in which the others are not seen yet
-        return _is_locked(self._file, owner)
+        return _is_locked(file, owner)
 
     def close(self) -> None:
         """Let go of the file; in a forked child that takes nothing from its parent."""

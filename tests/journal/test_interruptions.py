@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rows import Entry, Row, Unavailable
+from anymate_guard._journal.rows import Entry, Row, Unavailable, new_id
 from anymate_guard._journal.rules import leave
 from anymate_guard._journal.storage.database import Database
 from anymate_guard._journal.storage.folder import Folder
@@ -39,7 +39,7 @@ class Bot:
         self.folder, self.file = folder, folder / "journal.sqlite3"
         self.journal = Journal(Database(Folder(folder)), Owner())
         self.recorded = 2
-        row = Row("address", "user", "a", run_id=7, state="open")
+        row = Row("address", "user", "a", run_id=7, state="open", id=new_id())
         self.entry = Entry(row, lambda: (self.recorded, None))
         self.claims = Claims()
 
@@ -60,8 +60,14 @@ class Bot:
             shutil.rmtree(self.folder)
             copy.rename(self.folder)
         elif situation == "taken":
-            with closing(sqlite3.connect(self.file)) as other, other:
-                other.execute("UPDATE rows SET owner = 99, finish = 5, state = 'finishing'")
+            self.change("owner = 99, finish = 5, state = 'finishing'")
+        elif situation == "taken and given back":
+            self.change("owner = 99, state = 'finishing'")
+
+    def change(self, what: str) -> None:
+        """Change rows, as another program that believes this one dead."""
+        with closing(sqlite3.connect(self.file)) as other, other:
+            other.execute(f"UPDATE rows SET {what}")
 
     def record(self) -> None:
         """Write what was recorded."""
@@ -121,7 +127,10 @@ def full_disk(file: Path) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a connection nobody has closed
 @pytest.mark.parametrize("what", [Bot.leave, Bot.record], ids=["leaves", "records"])
-@pytest.mark.parametrize("situation", ["as usual", "not written yet", "full disk", "deleted", "an older copy", "taken"])
+@pytest.mark.parametrize(
+    "situation",
+    ["as usual", "not written yet", "full disk", "deleted", "an older copy", "taken", "taken and given back"],
+)
 def test_interrupted_anywhere(tmp_path: Path, what: Callable[[Bot], None], situation: str) -> None:
     """Wherever Ctrl-C comes while a journal is written, everything recorded is in it once in the end, and nobody's."""
     where, place = ["the first"], 0
@@ -132,6 +141,8 @@ def test_interrupted_anywhere(tmp_path: Path, what: Callable[[Bot], None], situa
         disk = full_disk(bot.file) if situation == "full disk" else nullcontext()
         with disk, interruption(place) as where, suppress(KeyboardInterrupt, Unavailable):
             what(bot)
+        if situation == "taken and given back":
+            bot.change("owner = 0, state = 'done' WHERE owner = 99")
         rows = bot.end()
         assert bot.journal.wanted.empty, (where, bot.journal.wanted._rows, rows)
         assert sum(row.entries or 0 for row in rows) == 5, (where, rows)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import sqlite3
+import sys
 from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from anymate_guard import Run, anymate_run
+from anymate_guard import AnymateClient, Run, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import journal_at
@@ -114,6 +116,42 @@ def test_interrupted_when_the_file_is_locked(
         with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
     assert all(run["finished"] for run in sandbox.runs())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_collected_while_giving_back(
+    sandbox: Sandbox, folder: Path, tmp_path: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """A guard that the garbage collector leaves just when something is given back, in any journal, is finished once."""
+
+    def work(itself: list[object], client: AnymateClient) -> Generator[Run, None, None]:
+        with anymate_run("a", client=client) as run:
+            yield run
+        assert itself
+
+    def collect(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "recorded":
+            sys.setprofile(None)
+            gc.collect()
+
+    with anymate_run("b") as other:
+        if elsewhere:
+            monkeypatch.setenv("ANYMATE_STATE_DIR", str(tmp_path / "elsewhere"))
+        client = AnymateClient(Settings.from_env())
+        itself: list[object] = []
+        generator = work(itself, client)
+        itself.append(generator)
+        next(generator).add_entries(2)
+        del generator, itself
+        asked = len(sandbox.requests())
+        sys.setprofile(collect)
+        journal_at(folder).wanted.give_back(set(), set())
+        assert len(sandbox.requests()) == asked
+        until(lambda: [run["overwriteEntries"] for run in sandbox.runs() if run["finished"]] == [2])
+        other.add_entries(1)
+    assert sorted(run["overwriteEntries"] or 0 for run in sandbox.runs()) == [1, 2]
+    until(lambda: rows() == [])
+    client.close()
 
 
 def test_collected_while_recording(sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

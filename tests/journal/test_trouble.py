@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from anymate_guard import Kpis, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
-from anymate_guard._journal import recorder
+from anymate_guard._journal import recorder, rules
 from anymate_guard._journal.contents import history_of, rows_of
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row, Unavailable, new_id
@@ -266,7 +267,7 @@ os._exit(0)
     close_all()
     database = Database(Folder(file.parent))
     database.connect()
-    database.transaction(lambda tables: tables.put(Row("address", "user", "a")), [], write=True)
+    database.write(lambda tables: tables.put(Row("address", "user", "a")), [])
     lose_log(file)
     subprocess.run([sys.executable, "-c", source], check=True, timeout=LONGEST)
     assert database.sync()
@@ -633,6 +634,72 @@ def test_older_copy(sandbox: Sandbox, way: FaultProxy, file: Path, rows: Rows, r
     assert rows() == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be copied there")
+def test_older_copy_while_it_was_closed(sandbox: Sandbox, folder: Path, rows: Rows) -> None:
+    """A copy of the folder that is put back while a program forks, say, costs nothing of what was recorded since."""
+    copy = folder.with_name("copy")
+    guard("b")
+    with anymate_run("a") as run:
+        journal = journal_at(folder)
+        run.add_entries(2)
+        journal.look()
+        assert journal.pause()
+        shutil.copytree(folder, copy)
+        journal.resume()
+        run.add_entries(3)
+        journal.look()
+        with closing(sqlite3.connect(copy / "journal.sqlite3")) as other, other:
+            other.execute("DELETE FROM rows")
+        assert journal.pause()
+        shutil.rmtree(folder)
+        copy.rename(folder)
+        journal.resume()
+    assert credited(sandbox) == [1, 5]
+    assert rows() == []
+
+
+def test_claimed_by_a_step_that_was_not_written(
+    sandbox: Sandbox, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a guard claims, but can't write at once, may be claimed by another one, which then keeps it."""
+    refused, claimed, connect = threading.Event(), threading.Event(), sqlite3.connect
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            main = threading.current_thread() is threading.main_thread()
+            if statement == "COMMIT" and main and not refused.is_set():
+                if super().execute("SELECT count(*) FROM rows WHERE process_key = 'x' AND owner <> 0").fetchone()[0]:
+                    refused.set()
+                    raise sqlite3.OperationalError("database is locked")
+            elif statement == "BEGIN IMMEDIATE" and main and refused.is_set() and not claimed.is_set():
+                raise sqlite3.OperationalError("database is locked")
+            return super().execute(statement, *values)
+
+    with anymate_run("x") as run:
+        run.add_entries(4)
+        sandbox.fail_next("FinishRun", status=403)
+    close_all()
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Refusing, **options))
+    one, another_one = (driver.Driver(defaults.shared_client()) for _ in range(2))
+    ways = one.way(), another_one.way()
+    row = Row(ways[0].mate.address, ways[0].mate.username, "y")
+
+    def claim_it() -> None:
+        assert refused.wait(LONGEST)
+        another_one.run(ways[1].apply(lambda view: rules.claim(view, row, ways[1].claims)))
+        claimed.set()
+
+    thread = threading.Thread(target=claim_it)
+    thread.start()
+    one.run(ways[0].apply(lambda view: rules.claim(view, row, ways[0].claims), LONGEST))
+    thread.join()
+    assert (ways[0].claims.rows, ways[0].claims.unsent) == (set(), set())
+    one.journal.wanted.give_back(ways[1].claims.rows, ways[1].claims.unsent)
+    assert driver.settle_all(defaults.shared_client())
+    assert credited(sandbox) == [4]
+    assert rows() == []
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be moved there")
 def test_folder_that_becomes_a_file(folder: Path) -> None:
     """The recorder, which asks whether somebody has written, goes on where the folder is a file by now."""
@@ -776,7 +843,7 @@ INTERRUPTED = """
 import os, sqlite3, sys
 from pathlib import Path
 from anymate_guard import anymate_run
-from anymate_guard._journal import recorder
+from anymate_guard._journal import recorder, rules
 from anymate_guard._journal.journals import journal_at
 
 recorder._EVERY = 60  # nothing is written but here

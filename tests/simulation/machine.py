@@ -172,22 +172,28 @@ class Database:
     def recover(self, error: Exception) -> str:
         return str(error)
 
-    def transaction(self, work: Callable[[Rows], T], ended: list[object], *, write: bool) -> T:
-        if write and self._file.locked:
+    def read(self, work: Callable[[Rows], T]) -> T:
+        return self._transaction(work)[0]
+
+    def write(self, work: Callable[[Rows], T], ended: list[object]) -> T:
+        if self._file.locked:
             raise sqlite3.OperationalError("database is locked")
+        result, content = self._transaction(work)
+        if self._file.full:
+            raise sqlite3.OperationalError("database or disk is full")
+        self._file.content = content
+        ended.append(True)
+        return result
+
+    def _transaction(self, work: Callable[[Rows], T]) -> tuple[T, Content]:
         content = Content(dict(self._file.content.rows), set(self._file.content.outages))
         rows = Rows(content)
         result = work(rows)
-        if write and self._file.full:
-            raise sqlite3.OperationalError("database or disk is full")
-        ended.append(True)
         self._file.read = rows.read
-        if write:
-            self._file.content = content
-        return result
+        return result, content
 
     def statement(self, work: Callable[[Rows], T]) -> T:
-        return self.transaction(work, [], write=True)
+        return self.write(work, [])
 
 
 @dataclass(eq=False)

@@ -84,20 +84,25 @@ class Database:
         self._connection = None
         connection.close()
 
-    def transaction(self, work: Callable[[Tables], T], ended: list[object], *, write: bool) -> T:
-        """Do all of some work, or nothing; while writing, nobody else changes anything.
+    def read(self, work: Callable[[Tables], T]) -> T:
+        """Do some work that changes nothing; whoever writes meanwhile, it sees one state of the file."""
+        return self._transaction("BEGIN", work, [])
+
+    def write(self, work: Callable[[Tables], T], ended: list[object]) -> T:
+        """Do all of some work, or nothing; meanwhile nobody else changes anything.
 
         Args:
             work: What to do.
-            ended: Gets an item when it is written, whatever comes then.
-            write: Whether it changes something.
+            ended: Gets an item when it is written, even if Ctrl-C comes just then.
         """
+        _yield()  # to be seldom put aside by a busy machine while others wait for the lock
+        return self._transaction("BEGIN IMMEDIATE", work, ended)
+
+    def _transaction(self, begin: str, work: Callable[[Tables], T], ended: list[object]) -> T:
         connection = self._connection
         assert connection is not None  # noqa: S101  # whoever asks has opened it
-        if write:
-            _yield()  # to be seldom put aside by a busy machine while others wait for the lock
         try:
-            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            connection.execute(begin)
             result = work(Tables(connection))
             ended.extend(map(connection.execute, ("COMMIT",)))  # one call, in the midst of which no Ctrl-C comes
             self._fresh = False
@@ -129,7 +134,10 @@ class Database:
 
     def _open(self) -> None:
         self.folder.make(self._opened[0])
-        self._opened, self._fresh = (inode(self.folder.name), 0, 0), True
+        file = inode(self.folder.name)
+        if self._opened[0] not in {0, file}:  # another was put there while it was closed
+            self.losses += 1
+        self._opened, self._fresh = (file, 0, 0), True
         self.openings += 1
         connection = sqlite3.connect(self.folder.file, timeout=0, isolation_level=None, check_same_thread=False)
         try:

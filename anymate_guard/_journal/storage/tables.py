@@ -136,7 +136,7 @@ class Tables:
             row: The row.
             me: Whose it is.
             finish: The number of the finish that it is part of there.
-            changed: Gets an item when it is written, whatever comes then.
+            changed: Gets an item when it is written, even if Ctrl-C comes just then.
         """
         self._write(_UPDATE, (*row.columns, row.id, me, finish), changed)
         return bool(changed)
