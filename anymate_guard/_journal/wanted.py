@@ -187,7 +187,7 @@ class Wanted:
 
     def expect(self, opened: Opened, wrote: Mapping[int, Row | None], ended: Sequence[object]) -> Step:
         """The step that is about to be written."""
-        before = self.last._replace(noted=False, before=None)  # should this one fail, the next is to compare
+        before = self.last._replace(before=None)
         self._step = Step(opened, wrote, len(self._finished), ended, noted=False, before=before)
         return self._step
 
