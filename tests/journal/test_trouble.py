@@ -28,6 +28,7 @@ from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row, Unavailable, new_id
 from anymate_guard._journal.storage.database import Database
 from anymate_guard._journal.storage.folder import Folder
+from anymate_guard._journal.wanted import Wanted
 from anymate_guard._lifecycle.settling import settle
 from anymate_guard.sandbox import Sandbox
 from tests.support.clock import Clock
@@ -999,6 +1000,35 @@ def test_settling_is_stopped(sandbox: Sandbox, rows: Rows, monkeypatch: pytest.M
     ]
     assert driver.settle_all(client)
     assert credited(sandbox) == [None, None, None]
+
+
+def test_sent_without_a_journal_and_interrupted_twice(
+    sandbox: Sandbox, file: Path, rows: Rows, calls: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finish that was sent while the journal was locked, and interrupted twice, is sent once more and counts once."""
+    guard("b")
+    client = defaults.shared_client()
+    sent, give_back = client.finish_run, Wanted.give_back
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(client, "finish_run", sent)
+        sent(*arguments, **options)
+        raise KeyboardInterrupt
+
+    def interrupted_again(*_: object) -> None:
+        monkeypatch.setattr(Wanted, "give_back", give_back)
+        raise KeyboardInterrupt
+
+    with locked(file):
+        monkeypatch.setattr(client, "finish_run", interrupted)
+        with pytest.raises(KeyboardInterrupt), anymate_run("a") as run:
+            run.add_entries(3)
+            monkeypatch.setattr(Wanted, "give_back", interrupted_again)
+        until(lambda: calls().count("FinishRun") == 3)
+    until(lambda: [row.state for row in rows()] == ["done"])
+    guard("c")
+    assert credited(sandbox) == [1, 3, 1]
+    assert rows() == []
 
 
 def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: Any, interrupt: Any) -> None:
