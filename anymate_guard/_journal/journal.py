@@ -140,8 +140,7 @@ class Journal:
         self.wanted.record()
         if self.wanted.empty and self.wanted.last.noted:
             return
-        self._open()
-        updates = self.wanted.updates(self._opened)
+        updates = self.wanted.updates(self._open())
         if updates is None or not all(starmap(self._update, updates)):
             self._apply("", lambda _: None)
 
@@ -152,7 +151,7 @@ class Journal:
         be locked meanwhile.
         """
         changed: list[int] = []
-        step = self.wanted.expect(self._opened, {row.id: row}, changed)
+        step = self.wanted.expect(self.wanted.last.opened, {row.id: row}, changed)
         self._database.statement(lambda tables: tables.put_mine(row, self.owner.id, finish, changed))
         if changed:
             self._note(step, {})
@@ -188,28 +187,26 @@ class Journal:
             time.sleep(chance.uniform(0, poll))  # so that many that wait don't ask in step
             poll = min(2 * poll, _LONGEST_POLL)
 
-    def _open(self) -> None:
-        """See that both files are the ones that have their names now."""
-        self._database.connect()
-        self.owner.hold(self._database.folder.locks)
-
-    @property
-    def _opened(self) -> Opened:
+    def _open(self) -> Opened:
+        """See that both files are the ones that have their names now; which one that is."""
         database = self._database
+        database.connect()
+        self.owner.hold(database.folder.locks)
         return Opened((database.number, database.losses), (database.openings, self.owner.openings))
 
     def _apply(self, address: str, rule: Callable[[View], T]) -> T:
-        self._open()
-        ended: list[object] = []
-        result, step, decided = self._database.write(lambda tables: self._step(tables, address, rule, ended), ended)
+        opened, ended = self._open(), list[object]()
+        result, step, decided = self._database.write(
+            lambda tables: self._step(tables, address, rule, opened, ended), ended
+        )
         self._note(step, decided)
         return result
 
     def _step(
-        self, tables: Tables, address: str, rule: Callable[[View], T], ended: Sequence[object]
+        self, tables: Tables, address: str, rule: Callable[[View], T], opened: Opened, ended: Sequence[object]
     ) -> tuple[T, Step, Mapping[int, Row]]:
         """Write what differs, then what a rule changes; what it returns, and the rows that it put."""
-        wrote = self.wanted.write(tables, self._opened)
+        wrote = self.wanted.write(tables, opened)
         view = self._view(tables, address)
         if view.look:
             self._looked = time.monotonic()
@@ -219,7 +216,7 @@ class Journal:
             tables.forget_history(view.now)
             self._swept = time.monotonic()
         wrote |= {**view.puts, **dict.fromkeys(view.drops | view.taken)}
-        return result, self.wanted.expect(self._opened, wrote, ended), view.puts
+        return result, self.wanted.expect(opened, wrote, ended), view.puts
 
     def _note(self, step: Step, decided: Mapping[int, Row]) -> None:
         self._unsynced |= bool(step.wrote)

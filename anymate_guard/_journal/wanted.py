@@ -39,7 +39,6 @@ class Step(NamedTuple):
         settled: How many finishes that Anymate has it takes out.
         ended: Has an item once it is written, even if Ctrl-C came just then.
         noted: Whether that was noted.
-        before: The last one before it that was written.
     """
 
     opened: Opened = Opened()
@@ -47,7 +46,6 @@ class Step(NamedTuple):
     settled: int = 0
     ended: Sequence[object] = (True,)
     noted: bool = True
-    before: Step | None = None
 
 
 class Wanted:
@@ -75,13 +73,12 @@ class Wanted:
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._finished: list[tuple[Finish, str, float]] = []  # what it still holds of finishes that Anymate has
         self._settled = deque[int](maxlen=_SETTLED)  # a copy of the file that is put back may hold these again
-        self._step = Step()
+        self._step = self._before = Step()
 
     @property
     def last(self) -> Step:
         """The last step that was written."""
-        step = self._step
-        return step if step.ended or step.before is None else step.before
+        return self._step if self._step.ended else self._before
 
     @property
     def empty(self) -> bool:
@@ -187,8 +184,8 @@ class Wanted:
 
     def expect(self, opened: Opened, wrote: Mapping[int, Row | None], ended: Sequence[object]) -> Step:
         """The step that is about to be written."""
-        before = self.last._replace(before=None)
-        self._step = Step(opened, wrote, len(self._finished), ended, noted=False, before=before)
+        self._before = self.last
+        self._step = Step(opened, wrote, len(self._finished), ended, noted=False)
         return self._step
 
     def note(self, step: Step, decided: Mapping[int, Row]) -> None:

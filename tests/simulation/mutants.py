@@ -122,7 +122,7 @@ MUTANTS = {
         faults=frozenset({"file"}),
     ),
     "what the disk had no room for is taken for written": Mutant(
-        Journal._apply, "ended: list[object] = []", "ended: list[object] = [True]", faults=frozenset({"file"})
+        Journal._apply, "list[object]()", "[True]", faults=frozenset({"file"})
     ),
     "without a journal, others in the run are not looked for": Mutant(
         leaving._finish_without_journal, "if written or occupied:", "if written:", faults=frozenset({"locks"})
