@@ -65,6 +65,7 @@ def test_open_and_owed(sandbox: Sandbox) -> None:
     with started("exec", "jobs", "--", "sh", "-c", "echo ready; read line") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+        until(lambda: [row["runId"] is not None for row in journal()] == [True])  # at the next look
         owe(sandbox, "mails")  # a guard that is entered later would deliver it
         rows = journal(ANYMATE_USERNAME="", ANYMATE_PASSWORD="")
         table = ended("journal").stdout
