@@ -181,7 +181,7 @@ def anymate_sandbox(
     _anymate_server: Sandbox, _anymate_journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[AnymateSandbox]:
     """A local Anymate for one test; the environment points at it, and the journal is a temporary one."""
-    from anymate_guard._proxies import without_proxy
+    from anymate_guard._http.proxies import without_proxy
 
     _anymate_server.start()  # in case the test before closed it
     _anymate_server.reset()

@@ -15,10 +15,10 @@ from urllib.parse import SplitResult, quote, urlsplit
 from anymate_guard._http.deadline_socket import DeadlineSocket, Patience
 from anymate_guard._http.exchange import Connection
 from anymate_guard._http.messages import Answer, Request
+from anymate_guard._http.proxies import ca_bundle, may_have_proxies
 from anymate_guard._process import signals
 from anymate_guard._process.fork import importing
 from anymate_guard._process.locks import Lock
-from anymate_guard._proxies import ca_bundle, may_have_proxies
 from anymate_guard.errors import ConfigurationError
 
 _PORTS = {"http": 80, "https": 443}

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from anymate_guard._journal.rows import Finish, Row, RowTaken
 
-if TYPE_CHECKING:
-    from anymate_guard._journal.storage.tables import (
-        Tables,  # by name only: rules read it, whatever it is, and write nothing
-    )
+if TYPE_CHECKING:  # by name only: rules read it, whatever it is, and write nothing
+    from anymate_guard._journal.storage.tables import Tables
 
 Place = tuple[float, int]  # of a row among those that are owed: when it began, and its id
 

@@ -73,16 +73,9 @@ def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: R
 
 
 def test_interrupted_while_recording(
-    sandbox: Sandbox,
-    file: Path,
-    folder: Path,
-    rows: Rows,
-    monkeypatch: pytest.MonkeyPatch,
-    watched: Any,
-    interrupt: Any,
+    sandbox: Sandbox, file: Path, folder: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch, interrupt: Any
 ) -> None:
     """What was written just when Ctrl-C came, and was taken by another program before the bot knew, counts once."""
-    watched(lambda _: None)
     monkeypatch.setattr(recorder, "_EVERY", 60)  # so that only this thread looks
     with anymate_run("a") as run:
         run.add_entries(2)

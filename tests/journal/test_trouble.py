@@ -1031,9 +1031,8 @@ def test_sent_without_a_journal_and_interrupted_twice(
     assert rows() == []
 
 
-def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: Any, interrupt: Any) -> None:
+def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, interrupt: Any) -> None:
     """What a guard has claimed when Ctrl-C comes before it knows of that is owed to everybody again."""
-    watched(lambda _: None)
     with anymate_run("a"):
         sandbox.fail_next("FinishRun", status=401, times=2)
     interrupt(lambda executed: executed == "COMMIT")
@@ -1046,10 +1045,9 @@ def test_interrupted_once_it_has_claimed(sandbox: Sandbox, rows: Rows, watched: 
 
 
 def test_interrupted_once_it_is_settled(
-    sandbox: Sandbox, folder: Path, rows: Rows, calls: Callable[[], list[str]], watched: Any, interrupt: Any
+    sandbox: Sandbox, folder: Path, rows: Rows, calls: Callable[[], list[str]], interrupt: Any
 ) -> None:
     """A finished run has one line in the history, also when Ctrl-C comes just when that was written."""
-    watched(lambda _: None)
     interrupt(lambda executed: executed == "COMMIT" and "FinishRun" in calls())
     with pytest.raises(KeyboardInterrupt):
         guard("a")

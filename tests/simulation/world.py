@@ -437,10 +437,9 @@ class World:
 
     def _cut_off(self, process: Process) -> None:
         """What a program is about to send, or has heard, is not known to others."""
-        for row in (*self.machine.file.content.rows.values(), *process.journal.wanted.last.wrote.values()):
-            own = row is not None and (
-                row.id in process.journal.wanted._written or row.id in process.journal.wanted.last.wrote
-            )
+        wrote, written = process.journal.wanted.last.wrote, process.journal.wanted._written
+        for row in (*self.machine.file.content.rows.values(), *wrote.values()):
+            own = row is not None and (row.id in written or row.id in wrote)
             if own and row is not None and row.finish and row.run_id:
                 self.uncertain.append((row.run_id, row.entries or 0))
         for guard in self.guards:
