@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anymate_guard._guard.use import Use
 
 _local = threading.local()
 
@@ -31,11 +34,17 @@ class Leaving:
         return held
 
     @staticmethod
-    def expect(guard: Any, use: Any, forget: Callable[[Any], None]) -> None:
-        """Call `forget` with its use when the block that this thread enters just now, with this guard, is over."""
+    def expect(guard: Any, use: Use) -> bool:
+        """Close the use when the block that this thread enters just now, with this guard, is over.
+
+        Returns:
+            Whether there is such a block, which then holds the use.
+        """
         held = getattr(_local, "latest", lambda: None)()
-        if held is not None and held.guard is guard:
-            held.use, held.forget = use, forget
+        if held is None or held.guard is not guard:
+            return False
+        held.use = use
+        return True
 
 
 class Held:
@@ -44,11 +53,9 @@ class Held:
     Attributes:
         guard: The guard.
         use: The use that the block is; None if it was not entered by `with`.
-        forget: What to do with that use when the block is over.
     """
 
-    use: Any = None
-    forget: Callable[[Any], None]
+    use: Use | None = None
 
     def __init__(self, guard: Any, function: Callable[..., Any]) -> None:
         self.guard = guard
@@ -59,4 +66,4 @@ class Held:
 
     def __del__(self) -> None:
         if self.use is not None:
-            self.forget(self.use)
+            self.use.close()

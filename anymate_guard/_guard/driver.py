@@ -83,30 +83,31 @@ class Driver:
         done.
         """
         try:
-            return self._run(life, None)
+            return self._run(life, [])
         except BaseException as error:
             if inspect.getgeneratorstate(life) != inspect.GEN_CLOSED:  # it came between two requests
-                self._run(life, error)
+                self._run(life, [error])
             raise
         finally:
             life.close()
 
-    def _run(self, life: Life[T], error: BaseException | None) -> T:
+    def _run(self, life: Life[T], thrown: list[BaseException]) -> T:
         answer: object = None
         while True:
             try:
-                ask = life.send(answer) if error is None else life.throw(error)
+                # Taken out: a frame that holds the exception which leaves it would keep the guard's use in a cycle.
+                ask = life.throw(thrown.pop()) if thrown else life.send(answer)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer, error = None, None
+            answer = None
             try:
                 if self.interruption is not None:
-                    error, self.interruption = self.interruption, None
+                    thrown, self.interruption = [self.interruption], None
                 else:
                     answer = self._do(ask)
             except BaseException as trouble:  # noqa: BLE001  # the life's own to decide about
-                error = trouble
+                thrown = [trouble]
 
     def _do(self, ask: Ask) -> object:
         match ask:

@@ -67,7 +67,7 @@ class Use:
         """Undo what entering has done here; the run was given up by its life, or is by whoever sees that."""
         signals.saw(error)
         self.abandon(began=False)
-        self._close()
+        self.close()
 
     def exit(self, error: BaseException | None) -> None:
         """Get out of the run, whatever ended the body."""
@@ -116,10 +116,14 @@ class Use:
         if os.getpid() == self._process:
             self._program.abandon(self._place, began=began)
 
-    def forget(self) -> None:
-        """See that nothing is left of a block that is over, if an interruption came before it could be left."""
-        self.abandon()
-        self._close()
+    def close(self) -> None:
+        """Put the current run, the log's context and the signals back, if that was not done yet."""
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            scope.leave()
+        if self._holds_signals and os.getpid() == self._process:
+            self._holds_signals = False
+            signals.release()
 
     def _into_run(self, way: Way) -> Shared:
         if not self._client.settings.disabled:
@@ -145,17 +149,9 @@ class Use:
         """Put things back; an exit that a signal asked for, and that the body did not leave with, is raised now."""
         signals.saw(error)
         held = self._holds_signals
-        self._close()
+        self.close()
         if held and error is None:
             signals.raise_asked()
-
-    def _close(self) -> None:
-        scope, self._scope = self._scope, None
-        if scope is not None:
-            scope.leave()
-        if self._holds_signals and os.getpid() == self._process:
-            self._holds_signals = False
-            signals.release()
 
     def _hold_signals(self) -> None:
         self._holds_signals = self._client.settings.handle_signals and signals.hold()

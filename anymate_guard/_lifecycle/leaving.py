@@ -57,8 +57,6 @@ def give_up(program: Program, shared: Shared, *, exit_by: float | None = None) -
     way = Way(shared.mate, program.clock, program.clock() + shared.mate.deadline if exit_by is None else exit_by)
     try:
         if program.take_over(shared, way, by_force=by_force):
-            if shared.places:
-                shared.zeros = shared.zeros and shared.entry.row.zeros
             yield ActFor(shared.mate)
             yield from take_back(program, shared, way)
     finally:

@@ -21,7 +21,7 @@ Key = tuple[str, str, bool]
 
 @dataclass(eq=False)
 class Place:
-    """One guard's place in a run; `shared` is None as long as it has none."""
+    """One guard's place in a run, for as long as its block has this object; `shared` is None before and in no run."""
 
     shared: Shared | None = None
 
@@ -38,7 +38,8 @@ class Shared:
         way: That of whoever starts or finishes it; it ends with them, however they end.
         started: Monotonic time.
         state: Where in its life it is.
-        places: The guards in it. Each comes and goes in one step, so that an interruption finds all agreeing.
+        places: The guards in it. Each comes and goes in one step, so that an interruption finds all agreeing; one that
+            could not go at all is told by its place being gone, which takes no code of ours.
         outcome: The worst one so far.
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
@@ -51,7 +52,7 @@ class Shared:
     way: Callable[[], Way | None]
     started: float
     state: State = "entering"
-    places: set[Place] = field(default_factory=set)
+    places: set[weakref.ref[Place]] = field(default_factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
@@ -89,7 +90,8 @@ class Shared:
         """Whether nobody is in the run any more, or starts or finishes it, as an exception has ended them."""
         way = self.way()
         driven = way is not None and not way.over
-        return not driven and not (self.state == "open" and self.places)
+        held = self.state == "open" and any(place() is not None for place in tuple(self.places))
+        return not driven and not held
 
     def worsen(self, outcome: Outcome) -> None:
         """Note how a guard's body ended: the worst one counts."""
@@ -153,14 +155,14 @@ class Program:
                 shared.name(options.run_id)
             shared.entry.change(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
             place.shared = shared
-            shared.places.add(place)
+            shared.places.add(weakref.ref(place))
             return "joined", shared
 
     def open(self, fresh: Shared, place: Place) -> None:
         """Let others join a run whose body begins, with this guard in it."""
         with self._lock:
             place.shared = fresh
-            fresh.places.add(place)
+            fresh.places.add(weakref.ref(place))
             fresh.state = "open"
 
     def leave(
@@ -172,14 +174,13 @@ class Program:
         """
         with self._lock:
             shared = place.shared
-            if shared is None or place not in shared.places:
+            if shared is None or weakref.ref(place) not in shared.places:
                 return None
             shared.worsen(outcome)
             shared.zeros = shared.zeros and zeros
             shared.failure = failure if failure is not None else shared.failure
-            shared.places.discard(place)
-            last = not shared.places and self.take_over(shared, way)
-            return shared, last
+            shared.places.discard(weakref.ref(place))
+            return shared, self.take_over(shared, way)
 
     def abandon(self, place: Place, *, began: bool = True) -> None:
         """Take a guard out of its run when it could not leave by itself; whoever sees that finishes the run.
@@ -189,11 +190,11 @@ class Program:
             began: Whether its body has begun: else no credit is due, but in a run that somebody else started.
         """
         shared = place.shared
-        if shared is not None and place in shared.places:
+        if shared is not None and weakref.ref(place) in shared.places:
             shared.worsen("interrupted")
             row = shared.entry.row
             shared.zeros = shared.zeros and (row.zeros or not (began or row.adopted))
-            shared.places.discard(place)
+            shared.places.discard(weakref.ref(place))
 
     def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:
         """Begin to finish a run; False when somebody is in it, or finishes it, or has finished it."""
@@ -201,6 +202,9 @@ class Program:
             forced = by_force and shared.state == "open"
             if shared.state == "over" or not (forced or shared.is_abandoned()):
                 return False
+            if shared.places:  # of guards that could not leave
+                shared.worsen("interrupted")
+                shared.zeros = shared.zeros and shared.entry.row.zeros
             shared.way = weakref.ref(way)
             if shared.state == "open":
                 shared.state = "leaving"

@@ -87,18 +87,38 @@ guarded("last", 0)
 say(number > 100, stuck)
 """
 
-AGAIN = """
+MONITORED = """
 import json
 
 MONITOR, EVENTS = sys.monitoring, sys.monitoring.events
 MONITOR.use_tool_id(MONITOR.PROFILER_ID, "Ctrl-C")
 MAIN = threading.get_ident()
 
+def guarded(guard, interruption, body=lambda run: None):
+    def returned(code, offset, what, argument):
+        if threading.get_ident() == MAIN:
+            interruption(code, getattr(what, "__name__", ""))
+    def began(code, offset):
+        if threading.get_ident() == MAIN:
+            interruption(code, None)
+    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.PY_START, began)
+    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.C_RETURN, returned)
+    try:
+        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.PY_START | EVENTS.CALL)
+        with guard as run:
+            body(run)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.NO_EVENTS)
+"""
+
+AGAIN = """
 class Again:
     def __init__(self, number, again, only):
         self.left, self.again, self.only, self.hits = number, again, only, 0
     def __call__(self, code, what):
-        if threading.get_ident() != MAIN or not code.co_filename.startswith(PACKAGES) or what == "__enter__":
+        if not code.co_filename.startswith(PACKAGES) or what == "__enter__":
             return
         if self.hits == TIMES or (self.hits == 0 and self.only not in (None, what)):
             return
@@ -107,31 +127,39 @@ class Again:
             self.left, self.hits = self.again, self.hits + 1
             raise KeyboardInterrupt
 
-def guarded(key, count, interruption):
-    def returned(code, offset, what, argument):
-        interruption(code, getattr(what, "__name__", ""))
-    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.PY_START, lambda code, offset: interruption(code, None))
-    MONITOR.register_callback(MONITOR.PROFILER_ID, EVENTS.C_RETURN, returned)
-    try:
-        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.PY_START | EVENTS.CALL)
-        with anymate_run(key) as run:
-            run.add_entries(count)
-            recorded[key] = count
-    except KeyboardInterrupt:
-        pass
-    finally:
-        MONITOR.set_events(MONITOR.PROFILER_ID, EVENTS.NO_EVENTS)
+def record(run, count):
+    run.add_entries(count)
+    recorded[run.process_key] += count
 
 recorded, again = {}, None
 while again is None or again.hits:
     key = f"k{len(recorded)}"
     recorded[key] = 0
     again = Again(len(recorded) * STEP, len(recorded) % MOST + 1, ONLY)
-    guarded(key, 1, again)
-    with anymate_run(key) as run:
-        run.add_entries(10)
-        recorded[key] += 10
-say(json.dumps(recorded))
+    guard = anymate_run(key)
+    guarded(guard, again, lambda run: record(run, 1))
+    with guard as run:
+        record(run, 10)
+say(json.dumps([recorded, wait_for_the_end()]))
+"""
+
+NEVER_LEFT = """
+class AtThese:
+    def __init__(self, *names):
+        self.names = list(names)
+    def __call__(self, code, what):
+        if self.names and code.co_qualname == self.names[0]:
+            del self.names[0]
+            raise KeyboardInterrupt
+
+def never_left(key, credit):
+    places = AtThese("Held.__call__", "Held.__del__")
+    guarded(anymate_run(key, default_credit=credit), places)
+    return places.names == []
+
+with anymate_run("shared", default_credit="never"):
+    say(never_left("shared", "always"))
+say(never_left("alone", "always"), never_left("strict", "succeeded"), wait_for_the_end())
 """
 
 FIRST_OPCODE = """
@@ -162,6 +190,11 @@ say(all([interrupted(guard if NAMED else anymate_run("k")) for _ in range(ROUNDS
 """
 
 
+MONITORING = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="needs sys.monitoring: a profiler is gone once it has raised"
+)
+
+
 def credit_of(sandbox: Sandbox) -> dict[str, int]:
     """Entries of the runs of each process, in the order in which they began; all of them have to be finished."""
     finished(sandbox)
@@ -182,16 +215,25 @@ def test_interrupt_anywhere(sandbox: Sandbox, first: int, named: bool) -> None:
     assert whole == 1
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring: a profiler is gone once it has raised")
+@MONITORING
 @pytest.mark.parametrize(("only", "step", "most", "times"), [("send", 1, 1, 2), (None, 11, 9, 2), (None, 11, 9, 99)])
 def test_interrupt_again_and_again(sandbox: Sandbox, only: str | None, step: int, most: int, times: int) -> None:
-    """However often Ctrl-C comes, nothing is lost or counted twice, and all is finished when the program has ended."""
+    """However often Ctrl-C comes, nothing is lost or counted twice, and all is finished while the program goes on."""
     text = AGAIN.replace("STEP", str(step)).replace("MOST", str(most)).replace("TIMES", str(times))
-    status, said, complaint = run(INTERRUPTION + text.replace("ONLY", repr(only)))
+    status, said, complaint = run(INTERRUPTION + MONITORED + text.replace("ONLY", repr(only)))
     assert status == 0, complaint
-    recorded = json.loads(said)
+    recorded, left = json.loads(said)
+    assert left == []
     assert credit_of(sandbox) == recorded
     assert set(recorded.values()) == {10, 11}
+
+
+@MONITORING
+def test_interrupt_twice_before_the_first_line_of_leaving(sandbox: Sandbox) -> None:
+    """A guard that two interruptions keep from being left is in its run no more, with the default credit it wants."""
+    status, said, complaint = run(INTERRUPTION + MONITORED + NEVER_LEFT)
+    assert (status, said) == (0, "True\nTrue True []\n"), complaint
+    assert finished(sandbox) == [(None, None), (None, None), (0, 0)]
 
 
 @pytest.mark.parametrize("named", [True, False])
