@@ -34,17 +34,11 @@ class Leaving:
         return held
 
     @staticmethod
-    def expect(guard: Any, use: Use) -> bool:
-        """Close the use when the block that this thread enters just now, with this guard, is over.
-
-        Returns:
-            Whether there is such a block, which then holds the use.
-        """
+    def expect(guard: Any, use: Use) -> None:
+        """Let the use end with the block that this thread enters just now, with this guard."""
         held = getattr(_local, "latest", lambda: None)()
-        if held is None or held.guard is not guard:
-            return False
-        held.use = use
-        return True
+        if held is not None and held.guard is guard:
+            held.use, held.hold = use, use.place.hold()
 
 
 class Held:
@@ -53,9 +47,11 @@ class Held:
     Attributes:
         guard: The guard.
         use: The use that the block is; None if it was not entered by `with`.
+        hold: What makes its place a held one.
     """
 
     use: Use | None = None
+    hold: memoryview | None = None
 
     def __init__(self, guard: Any, function: Callable[..., Any]) -> None:
         self.guard = guard

@@ -83,31 +83,30 @@ class Driver:
         done.
         """
         try:
-            return self._run(life, [])
+            return self._run(life, None)
         except BaseException as error:
             if inspect.getgeneratorstate(life) != inspect.GEN_CLOSED:  # it came between two requests
-                self._run(life, [error])
+                self._run(life, error)
             raise
         finally:
             life.close()
 
-    def _run(self, life: Life[T], thrown: list[BaseException]) -> T:
+    def _run(self, life: Life[T], error: BaseException | None) -> T:
         answer: object = None
         while True:
             try:
-                # Taken out: a frame that holds the exception which leaves it would keep the guard's use in a cycle.
-                ask = life.throw(thrown.pop()) if thrown else life.send(answer)
+                ask = life.send(answer) if error is None else life.throw(error)
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer = None
+            answer, error = None, None
             try:
                 if self.interruption is not None:
-                    thrown, self.interruption = [self.interruption], None
+                    error, self.interruption = self.interruption, None
                 else:
                     answer = self._do(ask)
             except BaseException as trouble:  # noqa: BLE001  # the life's own to decide about
-                thrown = [trouble]
+                error = trouble
 
     def _do(self, ask: Ask) -> object:
         match ask:

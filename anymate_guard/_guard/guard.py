@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -119,7 +118,7 @@ class Guard:
         self._process_key = process_key
         self._client = client
         self._options = options
-        self._use: Callable[[], Use | None] = _none
+        self._use: Use | None = None
 
     def __repr__(self) -> str:
         return f"<anymate_run({self._process_key!r})>"
@@ -133,7 +132,7 @@ class Guard:
         try:
             return use.enter()
         except BaseException as error:
-            self._free(use)
+            self._use = None
             use.step_back(error)
             raise
 
@@ -143,7 +142,7 @@ class Guard:
         try:
             return await use.aenter()
         except BaseException as error:
-            self._free(use)
+            self._use = None
             use.step_back(error)
             raise
 
@@ -174,31 +173,22 @@ class Guard:
 
         use = Use(self._process_key, self._client, self._options)
         with _lock:
-            if self._use() is None:
-                # A use is gone with its block, also when the block could not be left: only that one holds it.
-                held = Leaving.expect(self, use)
-                self._use = weakref.ref(use) if held else lambda: use
+            if self._use is None or not self._use.place.is_held():
+                Leaving.expect(self, use)  # first, as an interruption may come at once
+                self._use = use
                 return use
         raise RuntimeError(
             f"{self!r} is entered already; take a guard of its own for each use that runs at the same time"
         )
 
     def _end(self, held: Held | None) -> Use:
-        """The use that a block was, also after it was forgotten: of a cycle of garbage, any part may end first."""
-        use = (held and held.use) or self._use()
+        """The use that a block was, also if another has begun: of a cycle of garbage, any part may end first."""
+        use = (held and held.use) or self._use
         if use is None:
             raise RuntimeError(f"{self!r} is left, but was not entered")
-        self._free(use)
+        if self._use is use:
+            self._use = None  # it can be entered again
         return use
-
-    def _free(self, use: Use) -> None:
-        """Let the guard be entered again."""
-        if self._use() is use:
-            self._use = _none
-
-
-def _none() -> None:
-    """A guard that is not entered has no use."""
 
 
 def _check_client(client: object) -> None:

@@ -31,7 +31,7 @@ class Use:
         self._options = options
         self._program = driver.program
         self._driver = driver.Driver(self._client)
-        self._place = Place()
+        self.place = Place()
         self._process = os.getpid()
         self._holds_signals = False
         self._scope: Scope | None = None
@@ -114,7 +114,7 @@ class Use:
     def abandon(self, *, began: bool = True) -> None:
         """Let go of the run, if that was not done yet: it is finished by whoever sees it next."""
         if os.getpid() == self._process:
-            self._program.abandon(self._place, began=began)
+            self._program.abandon(self.place, began=began)
 
     def close(self) -> None:
         """Put the current run, the log's context and the signals back, if that was not done yet."""
@@ -128,7 +128,7 @@ class Use:
     def _into_run(self, way: Way) -> Shared:
         if not self._client.settings.disabled:
             check_proxies(self._client)  # now, as an adopter calls when its body is over
-        return self._driver.run(entering(self._program, self._place, way, self._process_key, self._options))
+        return self._driver.run(entering(self._program, self.place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
         bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
@@ -142,7 +142,7 @@ class Use:
         failure = None
         if error is not None and self._options.reports(outcome):
             failure = masked(self._client, message_of(error))
-        life = leaving(self._program, self._place, way, self._options, outcome=outcome, failure=failure)
+        life = leaving(self._program, self.place, way, self._options, outcome=outcome, failure=failure)
         self._driver.run(life)
 
     def _close_after(self, error: BaseException | None) -> None:

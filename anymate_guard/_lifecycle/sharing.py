@@ -19,11 +19,33 @@ State = Literal["entering", "open", "leaving", "over"]
 Key = tuple[str, str, bool]
 
 
-@dataclass(eq=False)
 class Place:
-    """One guard's place in a run, for as long as its block has this object; `shared` is None before and in no run."""
+    """One guard's place in a run: held until it is given up, or until nobody has `hold()` any more.
 
-    shared: Shared | None = None
+    Attributes:
+        shared: The run; None as long as there is none.
+    """
+
+    def __init__(self) -> None:
+        self.shared: Shared | None = None
+        self._bytes = bytearray(1)
+        self._view: memoryview | None = memoryview(self._bytes)
+
+    def hold(self) -> memoryview | None:
+        """What the guard's block holds: once that is gone the place is not held any more, and no code has to run.
+
+        A weak reference would not do: the garbage collector clears those before bodies that it closes are over.
+        """
+        view, self._view = self._view, None
+        return view
+
+    def is_held(self) -> bool:
+        """Whether the guard is still in its block, for all that is known."""
+        try:
+            self._bytes.clear()
+        except BufferError:  # of what has a view, the size can't be changed
+            return True
+        return False
 
 
 @dataclass(eq=False)
@@ -39,7 +61,7 @@ class Shared:
         started: Monotonic time.
         state: Where in its life it is.
         places: The guards in it. Each comes and goes in one step, so that an interruption finds all agreeing; one that
-            could not go at all is told by its place being gone, which takes no code of ours.
+            was kept from going by another interruption is told by its place, which is not held any more.
         outcome: The worst one so far.
         zeros: Whether every guard that left wants zeros for what was not recorded.
         failure: The message of a guard that failed and wants it reported.
@@ -52,7 +74,7 @@ class Shared:
     way: Callable[[], Way | None]
     started: float
     state: State = "entering"
-    places: set[weakref.ref[Place]] = field(default_factory=set)
+    places: set[Place] = field(default_factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
     failure: str | None = None
@@ -90,7 +112,7 @@ class Shared:
         """Whether nobody is in the run any more, or starts or finishes it, as an exception has ended them."""
         way = self.way()
         driven = way is not None and not way.over
-        held = self.state == "open" and any(place() is not None for place in tuple(self.places))
+        held = self.state == "open" and any(place.is_held() for place in self.places.copy())
         return not driven and not held
 
     def worsen(self, outcome: Outcome) -> None:
@@ -155,14 +177,14 @@ class Program:
                 shared.name(options.run_id)
             shared.entry.change(zeros=shared.entry.row.zeros and options.zeros("interrupted"))
             place.shared = shared
-            shared.places.add(weakref.ref(place))
+            shared.places.add(place)
             return "joined", shared
 
     def open(self, fresh: Shared, place: Place) -> None:
         """Let others join a run whose body begins, with this guard in it."""
         with self._lock:
             place.shared = fresh
-            fresh.places.add(weakref.ref(place))
+            fresh.places.add(place)
             fresh.state = "open"
 
     def leave(
@@ -174,12 +196,12 @@ class Program:
         """
         with self._lock:
             shared = place.shared
-            if shared is None or weakref.ref(place) not in shared.places:
+            if shared is None or place not in shared.places:
                 return None
             shared.worsen(outcome)
             shared.zeros = shared.zeros and zeros
             shared.failure = failure if failure is not None else shared.failure
-            shared.places.discard(weakref.ref(place))
+            shared.places.discard(place)
             return shared, self.take_over(shared, way)
 
     def abandon(self, place: Place, *, began: bool = True) -> None:
@@ -190,11 +212,11 @@ class Program:
             began: Whether its body has begun: else no credit is due, but in a run that somebody else started.
         """
         shared = place.shared
-        if shared is not None and weakref.ref(place) in shared.places:
+        if shared is not None and place in shared.places:
             shared.worsen("interrupted")
             row = shared.entry.row
             shared.zeros = shared.zeros and (row.zeros or not (began or row.adopted))
-            shared.places.discard(weakref.ref(place))
+            shared.places.discard(place)
 
     def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:
         """Begin to finish a run; False when somebody is in it, or finishes it, or has finished it."""

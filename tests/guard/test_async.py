@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -457,6 +458,33 @@ def test_coroutine_in_a_cycle_of_garbage(sandbox: Sandbox) -> None:
     assert [type(error) for error in seen] == [GeneratorExit]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     wait_until(lambda: len(finishes(sandbox)) == 1)
+
+
+def test_async_generator_in_a_cycle_of_garbage(sandbox: Sandbox) -> None:
+    """An async generator that the garbage collector finds is closed by its loop later: it is in its run until then."""
+
+    async def pages(itself: list[object], closed: asyncio.Event) -> Any:
+        async with anymate_run("invoice-intake", default_credit="succeeded") as run:
+            with contextlib.suppress(GeneratorExit):
+                yield 1
+            await asyncio.sleep(0)
+            assert itself
+            run.add_entries(2)
+        closed.set()
+
+    async def main() -> None:
+        itself: list[object] = []
+        closed = asyncio.Event()
+        generator = pages(itself, closed)
+        itself.append(generator)
+        await anext(generator)
+        del generator, itself
+        gc.collect()
+        await asyncio.wait_for(closed.wait(), LONGEST)
+
+    asyncio.run(main())
+    [run] = sandbox.runs()
+    assert (run["finished"], run["overwriteEntries"], run["overwriteSecondsSaved"]) == (True, 2, None)
 
 
 def test_async_guard_left_in_another_context(sandbox: Sandbox) -> None:
