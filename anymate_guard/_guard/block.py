@@ -37,7 +37,7 @@ class Leaving:
     def expect(guard: Any, use: Use) -> None:
         """Let the use end with the block that this thread enters just now, with this guard."""
         held = getattr(_local, "latest", lambda: None)()
-        if held is not None and held.guard is guard:
+        if held is not None and held.guard is guard and held.use is None:
             held.use, held.hold = use, use.place.hold()
 
 

@@ -35,6 +35,7 @@ class Use:
         self._process = os.getpid()
         self._holds_signals = False
         self._scope: Scope | None = None
+        self._hold: memoryview | None = None
 
     def enter(self) -> Run:
         """Get into a run."""
@@ -57,7 +58,8 @@ class Use:
             in_thread(entering, self._into_run, self._driver.way())
             await waiting_for(entering)
         except BaseException as error:
-            # Not waited for, as the task was cancelled or closed: the life ends in its thread.
+            # Not waited for, as the task was cancelled or closed: the life ends in its thread, in its place till then.
+            self._hold = self.place.hold()
             self._driver.interruption = driver.Stopped(f"{type(error).__name__} while entering")
             entering.add_done_callback(lambda _: self.abandon(began=False))
             raise
@@ -72,7 +74,7 @@ class Use:
     def exit(self, error: BaseException | None) -> None:
         """Get out of the run, whatever ended the body."""
         try:
-            if isinstance(error, GeneratorExit) and journals.in_use():
+            if isinstance(error, GeneratorExit) and (journals.in_use() or self._program.in_use()):
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
                 return
             with signals.deferred() if self._holds_signals else contextlib.nullcontext():

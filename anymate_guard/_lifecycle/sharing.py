@@ -12,7 +12,7 @@ from anymate_guard._journal.rows import Entry, Row, new_id
 from anymate_guard._journal.view import Claims
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard._lifecycle.options import Mate, Options
-from anymate_guard._process.locks import Lock
+from anymate_guard._process.locks import Lock, is_held
 from anymate_guard._run.run import SEVERITY, Outcome, Run, close, set_run_id, totals
 
 State = Literal["entering", "open", "leaving", "over"]
@@ -20,7 +20,7 @@ Key = tuple[str, str, bool]
 
 
 class Place:
-    """One guard's place in a run: held until it is given up, or until nobody has `hold()` any more.
+    """One guard's place in a run: held until it is given up, or until nobody has what `hold()` gave any more.
 
     Attributes:
         shared: The run; None as long as there is none.
@@ -31,12 +31,12 @@ class Place:
         self._bytes = bytearray(1)
         self._view: memoryview | None = memoryview(self._bytes)
 
-    def hold(self) -> memoryview | None:
+    def hold(self) -> memoryview:
         """What the guard's block holds: once that is gone the place is not held any more, and no code has to run.
 
         A weak reference would not do: the garbage collector clears those before bodies that it closes are over.
         """
-        view, self._view = self._view, None
+        view, self._view = memoryview(self._bytes), None
         return view
 
     def is_held(self) -> bool:
@@ -217,6 +217,10 @@ class Program:
             row = shared.entry.row
             shared.zeros = shared.zeros and (row.zeros or not (began or row.adopted))
             shared.places.discard(place)
+
+    def in_use(self) -> bool:
+        """Whether this thread is in the middle of something here, as the garbage collector may come there, too."""
+        return is_held(self._lock)
 
     def take_over(self, shared: Shared, way: Way, *, by_force: bool = False) -> bool:
         """Begin to finish a run; False when somebody is in it, or finishes it, or has finished it."""

@@ -162,6 +162,66 @@ with anymate_run("shared", default_credit="never"):
 say(never_left("alone", "always"), never_left("strict", "succeeded"), wait_for_the_end())
 """
 
+CANCELLED = """
+reached, cancelled, opened, go = (threading.Event() for _ in range(4))
+
+def hook(frame, event, _):
+    code = frame.f_code
+    if (event, code.co_name) == ("call", "open") and code.co_filename.endswith("sharing.py"):
+        reached.set()
+        cancelled.wait()
+    if (event, code.co_name) == ("return", "_into_run") and not opened.is_set():
+        opened.set()
+        go.wait()
+
+async def work():
+    async with anymate_run("k"):
+        say("never reached")
+
+def join():
+    with anymate_run("k", default_credit="never"):
+        pass
+
+async def main():
+    task = asyncio.create_task(work())
+    await asyncio.to_thread(reached.wait)
+    task.cancel()
+    await asyncio.wait([task])
+    del task
+    cancelled.set()
+    await asyncio.to_thread(opened.wait)
+    await asyncio.to_thread(join)
+    go.set()
+
+threading.setprofile(hook)
+asyncio.run(main())
+say(wait_for_the_end())
+"""
+
+ENTERED_BY_HAND = """
+import contextlib, logging
+
+class Interrupting(logging.Handler):
+    def handle(self, record):
+        if "run_finished" in record.getMessage():
+            log.handlers.clear()
+            raise KeyboardInterrupt
+
+log = logging.getLogger("anymate_guard")
+log.addHandler(Interrupting())
+log.setLevel("INFO")
+guard, stack = anymate_run("k"), contextlib.ExitStack()
+try:
+    with guard:
+        pass
+except KeyboardInterrupt:
+    run = stack.enter_context(guard)
+with anymate_run("k"):
+    pass
+run.add_entries(3)
+stack.close()
+"""
+
 FIRST_OPCODE = """
 class AtExit(Interruption):
     def __call__(self, frame, event, what):
@@ -234,6 +294,18 @@ def test_interrupt_twice_before_the_first_line_of_leaving(sandbox: Sandbox) -> N
     status, said, complaint = run(INTERRUPTION + MONITORED + NEVER_LEFT)
     assert (status, said) == (0, "True\nTrue True []\n"), complaint
     assert finished(sandbox) == [(None, None), (None, None), (0, 0)]
+
+
+def test_cancelled_just_as_the_run_has_begun(sandbox: Sandbox) -> None:
+    """A guard that is cancelled while it is entered gets no credit, also if its run is seen before it is given up."""
+    assert run(INTERRUPTION + CANCELLED) == (0, "[]\n", "")
+    assert finished(sandbox) == [(0, 0)]
+
+
+def test_entered_by_hand_while_an_interruption_is_handled(sandbox: Sandbox) -> None:
+    """A guard that is entered again as its own interruption is handled is in its run until it is left."""
+    assert run(ENTERED_BY_HAND) == (0, "", "")
+    assert finished(sandbox) == [(None, None), (3, None)]
 
 
 @pytest.mark.parametrize("named", [True, False])
