@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import logging
 import sys
@@ -501,7 +502,7 @@ def test_generator_that_the_collector_closes_at_any_point(
         itself: list[object] = []
         generator = work(itself)
         itself.append(generator)
-        next(generator)
+        contextvars.copy_context().run(next, generator)  # it takes nothing out of the context of who is interrupted
 
     def come_after(allocations: int) -> None:
         gc.set_threshold(allocations, 1000, 1000)
