@@ -133,8 +133,7 @@ class Use:
         return self._driver.run(entering(self._program, self.place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
-        bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
-        self._scope = Scope(run, lambda: _log.unbind(bound))
+        self._scope = Scope(run, lambda: _log.bind(process_key=self._process_key, run_id=run.run_id))
         return run
 
     def _leave(self, error: BaseException | None, way: Way) -> None:

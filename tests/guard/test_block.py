@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import gc
 import logging
 import sys
@@ -486,54 +485,6 @@ def test_generator_in_a_cycle_of_garbage(sandbox: Sandbox) -> None:
     with pytest.raises(NoCurrentRun):
         current_run()
     until(lambda: only_run(sandbox)["finished"])
-
-
-def test_generator_that_the_collector_closes_at_any_point(
-    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that two guards share is open in both bodies, and finished once, wherever the garbage collector comes."""
-
-    def work(itself: list[object]) -> Generator[None, None, None]:
-        with anymate_run("invoice-intake"):
-            yield
-            assert itself
-
-    def leave_garbage() -> None:
-        itself: list[object] = []
-        generator = work(itself)
-        itself.append(generator)
-        contextvars.copy_context().run(next, generator)  # it takes nothing out of the context of who is interrupted
-
-    def come_after(allocations: int) -> None:
-        gc.set_threshold(allocations, 1000, 1000)
-        gc.enable()
-
-    monkeypatch.setenv("ANYMATE_DISABLED", "1")
-    caplog.set_level("INFO")
-    threshold = gc.get_threshold()
-    gc.collect()
-    gc.freeze()  # so that later collections have little to look at
-    try:
-        for allocations in range(1, 200):
-            for when in ("entering", "leaving"):
-                gc.disable()
-                gc.collect()
-                if when == "entering":
-                    leave_garbage()
-                    come_after(allocations)
-                with anymate_run("invoice-intake") as run:
-                    run.add_entries(1)
-                    if when == "leaving":
-                        leave_garbage()
-                        come_after(allocations)
-    finally:
-        gc.set_threshold(*threshold)
-        gc.enable()
-        gc.unfreeze()
-    gc.collect()
-    with anymate_run("invoice-intake"):  # finishes what the collector may have left to the next guard
-        pass
-    assert caplog.text.count("anymate.run_finished") == caplog.text.count("anymate.run_started")
 
 
 def test_left_but_not_entered() -> None:
