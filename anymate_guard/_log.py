@@ -7,7 +7,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextvars import Token
 from typing import Any
 
 from anymate_guard._process import signals
@@ -15,6 +16,8 @@ from anymate_guard._process import signals
 NAME = "anymate_guard"
 
 _BARE = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
+
+Bound = Mapping[str, "Token[Any]"]
 
 
 def emit(level: str, event: str, **fields: object) -> None:
@@ -68,20 +71,20 @@ def _program_s_logger() -> Any:
         return structlog.get_logger()
 
 
-def bind(**fields: object) -> Callable[[], None]:
-    """Bind fields in structlog's context variables, if the program uses it, so that the bot's own lines carry them.
-
-    Returns:
-        What puts back what the program had bound before.
-    """
+def bind(**fields: object) -> Bound:
+    """Bind fields in structlog's context variables, if the program uses it, so that the bot's own lines carry them."""
     if "structlog" not in sys.modules:
-        return lambda: None
-    from structlog.contextvars import bind_contextvars, reset_contextvars
+        return {}
+    from structlog.contextvars import bind_contextvars
 
-    bound = bind_contextvars(**fields)
+    return bind_contextvars(**fields)
 
-    def unbind() -> None:
-        with contextlib.suppress(ValueError):  # left in another context than entered: nothing of ours is in it
-            reset_contextvars(**bound)
 
-    return unbind
+def unbind(bound: Bound) -> None:
+    """Put back what the program had bound before."""
+    if not bound:
+        return
+    from structlog.contextvars import reset_contextvars
+
+    with contextlib.suppress(ValueError):  # left in another context than entered: nothing of ours is in it
+        reset_contextvars(**bound)

@@ -133,7 +133,8 @@ class Use:
         return self._driver.run(entering(self._program, self.place, way, self._process_key, self._options))
 
     def _open(self, run: Run) -> Run:
-        self._scope = Scope(run, lambda: _log.bind(process_key=self._process_key, run_id=run.run_id))
+        bound = _log.bind(process_key=self._process_key, run_id=run.run_id)
+        self._scope = Scope(run, lambda: _log.unbind(bound))
         return run
 
     def _leave(self, error: BaseException | None, way: Way) -> None:

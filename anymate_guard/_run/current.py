@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from anymate_guard._process.fork import in_child
-from anymate_guard._process.locks import Lock, is_held
 from anymate_guard.errors import NoCurrentRun
 
 if TYPE_CHECKING:
@@ -20,25 +18,19 @@ class Scope:
 
     Args:
         run: What `current_run()` gives.
-        bind: Sets what else belongs to it, and gives what puts that back when the scope is left.
+        undo: Called when the scope is left, to put back what else was set with it.
     """
 
     __slots__ = ("_outer", "_undo", "run")
 
-    def __init__(self, run: Run, bind: Callable[[], Callable[[], None]] = lambda: lambda: None) -> None:
+    def __init__(self, run: Run, undo: Callable[[], None] = lambda: None) -> None:
         self.run = run
-        with _mine.lock:
-            self._undo = bind()
-            self._outer = _current.get()
-            _current.set(self)
-        _take_out_late()
+        self._undo = undo
+        self._outer = _current.get()
+        _current.set(self)
 
     def leave(self) -> None:
         """Put things back as they were, in whatever order scopes are left; in another context, do nothing."""
-        _mine.late.append(self)
-        _take_out_late()
-
-    def _take_out(self) -> None:
         scope = _current.get()
         if scope is self:
             _current.set(self._outer)
@@ -51,29 +43,6 @@ class Scope:
             scope = scope._outer
 
 
-class _Mine(threading.local):
-    """What a thread is at: in the midst of it the garbage collector may close a generator, and leave its scope.
-
-    Attributes:
-        lock: Held while a scope is entered or left.
-        late: The scopes that are to be left.
-    """
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.late: list[Scope] = []
-
-
-def _take_out_late() -> None:
-    """Leave what is to be left, unless this thread is in the midst of another: then that is finished first."""
-    while _mine.late and not is_held(_mine.lock):
-        with _mine.lock:
-            late, _mine.late = _mine.late, []
-            for scope in late:
-                scope._take_out()
-
-
-_mine = _Mine()
 _current: ContextVar[Scope | None] = ContextVar("anymate_run", default=None)
 
 

@@ -9,7 +9,7 @@ from anymate_guard.sandbox import Sandbox
 from .bots import finished, run
 
 ANYWHERE = """
-import contextlib, gc, logging, structlog
+import contextlib, contextvars, gc, logging, structlog
 import anymate_guard
 
 FOLDER = os.path.dirname(anymate_guard.__file__)
@@ -36,7 +36,7 @@ def work(itself):
 def leave_garbage():
     itself = []
     itself.append(work(itself))
-    next(itself[0])
+    contextvars.copy_context().run(next, itself[0])
 
 def shared(collection):
     if INSIDE:
@@ -79,7 +79,8 @@ say(number > 50, unclean, lines.count("anymate.run_started") - lines.count("anym
 def test_collected_anywhere(sandbox: Sandbox, inside: bool) -> None:
     """Wherever a guard of garbage is left, the run that it shares is open for the other one, and finished once.
 
-    Nothing of it is left behind: no current run, no fields in the log, no signal that is not the program's.
+    Nothing of it is left behind: no current run, no fields in the log, no signal that is not the program's. The guard
+    of garbage has a context of its own: in that of the other one it would have to be left before, or after.
     """
     assert run(anywhere("k", 1, inside), ANYMATE_DISABLED="1") == (0, "True [] 0\n", "")
     assert sandbox.requests() == []
@@ -88,7 +89,7 @@ def test_collected_anywhere(sandbox: Sandbox, inside: bool) -> None:
 @pytest.mark.parametrize("inside", [False, True])
 def test_collected_anywhere_on_the_way_to_anymate(sandbox: Sandbox, inside: bool) -> None:
     """Wherever a guard of garbage is left, its run and that of the guard on another process are both finished once."""
-    assert run(anywhere("other", 5, inside)) == (0, "True [] 0\n", "")
+    assert run(anywhere("other", 11, inside)) == (0, "True [] 0\n", "")
     runs = finished(sandbox)
     asked = [one["operation"] for one in sandbox.requests()]
     assert asked.count("StartRun") == asked.count("FinishRun") == len(runs)
