@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from typing import Any
@@ -10,23 +9,20 @@ from typing import Any
 RLock = type(threading.RLock())
 
 
-class GivenBack(RLock):  # type: ignore[misc, valid-type]  # its type has no name in typeshed
-    """A reentrant lock that gives back what it took when an exception comes out of taking it.
+class TakenAtOnce(RLock):  # type: ignore[misc, valid-type]  # its type has no name in typeshed
+    """A reentrant lock that no signal handler comes to between its being taken and the block.
 
-    CPython 3.14 may raise from a signal handler between `__enter__` and the block (python/cpython#148874).
+    CPython 3.14 looks for signals after each call of a C function, `__enter__` too (python/cpython#148874).
     """
 
     def __enter__(self) -> bool:
-        try:
-            return bool(self.acquire())
-        except BaseException:
-            with contextlib.suppress(RuntimeError):  # it was not taken
-                self.release()
-            raise
+        taken: bool
+        (taken,) = map(self.acquire, (True,))  # called by the unpacking, after which Python does not look for signals
+        return taken
 
 
 # Reentrant, as signal handlers come anywhere, and so does the garbage collector, which closes generators with guards.
-Lock = GivenBack if sys.version_info[:2] == (3, 14) else threading.RLock
+Lock = TakenAtOnce if sys.version_info[:2] == (3, 14) else threading.RLock
 
 
 def is_held(lock: Any) -> bool:
