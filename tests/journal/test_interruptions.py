@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from anymate_guard._journal.storage.database import Database
 from anymate_guard._journal.storage.folder import Folder
 from anymate_guard._journal.view import Claims
 from anymate_guard._process.owners import Owner
+from tests.support.waiting import LONGEST
 
 if sys.platform == "win32":
     pytest.skip("Windows keeps files that a program is at", allow_module_level=True)
@@ -132,8 +134,11 @@ def full_disk(file: Path) -> Iterator[None]:
     ["as usual", "not written yet", "full disk", "deleted", "an older copy", "taken", "taken and given back"],
 )
 def test_interrupted_anywhere(tmp_path: Path, what: Callable[[Bot], None], situation: str) -> None:
-    """Wherever Ctrl-C comes while a journal is written, everything recorded is in it once in the end, and nobody's."""
-    where, place = ["the first"], 0
+    """Wherever Ctrl-C comes while a journal is written, everything recorded is in it once in the end, and nobody's.
+
+    It is another thread that goes on: no lock may be held.
+    """
+    elsewhere, where, place = ThreadPoolExecutor(1), ["the first"], 0
     while where:
         place += 1
         bot = Bot(tmp_path / str(place) / "folder")
@@ -143,10 +148,11 @@ def test_interrupted_anywhere(tmp_path: Path, what: Callable[[Bot], None], situa
             what(bot)
         if situation == "taken and given back":
             bot.change("owner = 0, state = 'done' WHERE owner = 99")
-        rows = bot.end()
+        rows = elsewhere.submit(bot.end).result(LONGEST)
         assert bot.journal.wanted.empty, (where, bot.journal.wanted._rows, rows)
         assert sum(row.entries or 0 for row in rows) == 5, (where, rows)
         assert {row.owner for row in rows} <= {0, 99}, (where, rows)
         shutil.rmtree(tmp_path / str(place))
+    elsewhere.shutdown()
     gc.collect()
     assert place > 20

@@ -57,12 +57,15 @@ class Database:
             self.disconnect()
         if self._connection is not None:
             return
-        if not self.checkpointing.acquire(blocking=False):  # a second connection would share its memory of an old log
-            raise sqlite3.OperationalError("its old log is locked")
+        taken: list[bool] = []
         try:
+            taken.extend(map(self.checkpointing.acquire, (False,)))  # one call, in the midst of which no Ctrl-C comes
+            if taken == [False]:  # a second connection would share its memory of an old log
+                raise sqlite3.OperationalError("its old log is locked")
             self._open()
         finally:
-            self.checkpointing.release()
+            if taken == [True]:
+                self.checkpointing.release()
 
     def disconnect(self) -> None:
         """Close the file; interrupted, it is done again."""
