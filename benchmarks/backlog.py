@@ -22,7 +22,7 @@ from benchmarks import server
 from benchmarks.contestants import ENTRIES, PROCESS_KEY, ByHand
 from benchmarks.measure import Contestant, Samples, in_turn, rounds
 
-_SETTLING = 2.0  # seconds that a guard gives to what others are owed, once when it enters and once when it leaves
+_SETTLING = 2.0  # seconds that a guard may give to what others are owed, when it enters and again when it leaves
 
 
 def settling(*, quick: bool) -> Samples:
@@ -59,7 +59,7 @@ def backlog(*, quick: bool) -> Samples:
     )
     rest = _in_and_out({"up": home / "owed", "up, none owed": home / "none"}, 1, 1 if quick else 5, {})
     whole = 2 * _SETTLING
-    samples["up, less settling"] = [seconds - whole if seconds > whole else seconds for seconds in rest["up"]]
+    samples["up, less settling"] = [max(0.0, seconds - whole) for seconds in rest["up"]]
     return {**samples, "up, none owed": rest["up, none owed"]}
 
 

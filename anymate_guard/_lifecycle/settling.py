@@ -16,7 +16,8 @@ from anymate_guard._lifecycle.asks import GiveBack, Life, Say, Settled, say
 from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
-_SETTLING = 2.0  # seconds that a guard gives to what others are owed
+_SETTLING = 2.0  # seconds that a guard gives to what others are owed, at most
+_GIVING_BACK = 0.05  # of these, for what it has claimed and could not send
 _REFUSED_FOR_GOOD = frozenset(product(("StartRun", "FinishRun"), (400, 404, 405, 410, 422)))
 
 _UNCERTAIN = "the run is closed: it may have been finished before the machine was started, or by another program"
@@ -52,7 +53,7 @@ def settle_claimed(
     way: Way, row: Row, owed: Sequence[rules.Finishes], standing: rules.Standing, *, seconds: float = _SETTLING
 ) -> Life[bool]:
     """Send finishes that were claimed, and go on claiming, as long as there is a point in it."""
-    until = way.clock() + seconds
+    until = way.clock() + seconds - _GIVING_BACK
     all_well = True
     try:
         while owed or (way.claims.more and isinf(seconds)):  # else as a guard, which reads little
