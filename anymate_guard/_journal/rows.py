@@ -164,16 +164,16 @@ class Entry:
         """Change the row."""
         self._exchange(lambda row: row.but(**changes))
 
-    def recorded(self) -> Row:
-        """The row with what was recorded so far, but for what was taken."""
+    def recorded(self, **changes: Any) -> Row:
+        """The row with what was recorded so far, but for what was taken; and with other changes."""
 
         def up_to_date(row: Row) -> Row:
             # But for the row itself, which is being given up if it is among them.
             taken = [what for number, what in self.taken.items() if number != row.id]
             entries, nanoseconds = map(_less, self.totals(), *taken)
-            if (entries, nanoseconds) == (row.entries, row.nanoseconds):
+            if not changes and (entries, nanoseconds) == (row.entries, row.nanoseconds):
                 return row
-            return row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time())
+            return row.but(entries=entries, nanoseconds=nanoseconds, recorded=time.time(), **changes)
 
         return self._exchange(up_to_date)
 

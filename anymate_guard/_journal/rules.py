@@ -100,9 +100,10 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
             resumes is left alone; inside, what would need or end the process's run.
     """
     dead = view.look and _find_dead(view)
-    found = _owed(view, row, view.current(view.table.waiting(row, claims.batch, claims.tried)), standing)
+    waiting = view.table.waiting(row, claims.batch, claims.tried) if view.owed else ()
+    found = _owed(view, row, view.current(waiting), standing)
     # During an outage only what has to come before the own StartRun is worth the one try.
-    spared = view.outage and standing != "outside"
+    spared = not view.owed or (view.outage and standing != "outside")
     others = [] if spared else view.table.abandoned(row.address, row.username, claims.batch, claims.place)
     of_processes: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for other in view.current(others):
@@ -130,11 +131,11 @@ def leave(view: View, row: Row, claims: Claims) -> Left:
         return Left(outage=view.outage)
     if row.run_id is None and _any_sends(view, others):
         return Left(busy=True, outage=view.outage)
-    row = view.put(row, owner=0, state="done", recorded=view.now)
     if row.run_id is not None and any(_in_run(view, other, row.run_id) for other in others):
+        give_back(view, [row])
         return Left(outage=view.outage)
     finishes = _of_run(view, [row], others, claims)
-    owed = view.table.abandoned(row.address, row.username, len(view.puts) + 1)
+    owed = view.table.abandoned(row.address, row.username, len(view.puts) + 1) if view.owed else []
     return Left(finishes=finishes, owed=any(other.id not in view.puts for other in owed), outage=view.outage)
 
 
@@ -219,10 +220,11 @@ def _owed(view: View, of: Row, some: Sequence[Row], standing: Standing) -> list[
 
     What waits to be sent may be much: those for some of its rows, and what else is of their runs.
     """
-    of_runs = {one.run_id: view.rows_of(one) for one in (of, *some)}
+    outside = standing == "outside"
+    of_runs = {one.run_id: view.rows_of(one, itself=outside or one is not of) for one in (of, *some)}
     every = {row.id: row for rows in (some, *of_runs.values()) for row in rows}
     oldest_first = sorted(every.values(), key=attrgetter("began"))
-    rows = [row for row in oldest_first if standing == "outside" or row.id != of.id]
+    rows = [row for row in oldest_first if outside or row.id != of.id]
     live = [row for row in rows if view.in_use(row)]
     if any(row.state == "finishing" for row in live):
         return []

@@ -50,15 +50,23 @@ class View:
     drops: set[int] = field(default_factory=set)
     taken: set[int] = field(default_factory=set)
     reachable: bool | None = None
-    _outage: bool | None = None
-    _read: dict[tuple[str, str, int | None], list[Row]] = field(default_factory=dict)
+    _glance: tuple[bool, bool] | None = None
+    _read: dict[tuple[str, str, int | None, int], list[Row]] = field(default_factory=dict)
 
     @property
     def outage(self) -> bool:
         """Whether the address was unreachable less than a minute ago."""
-        if self._outage is None:
-            self._outage = self.table.outage(self.address, self.now)
-        return self._outage
+        return self._at_a_glance()[0]
+
+    @property
+    def owed(self) -> bool:
+        """Whether something was owed to the address before this transaction, whoever's account it is."""
+        return self._at_a_glance()[1]
+
+    def _at_a_glance(self) -> tuple[bool, bool]:
+        if self._glance is None:
+            self._glance = self.table.glance(self.address, self.now)
+        return self._glance
 
     def put(self, row: Row, **changes: Any) -> Row:
         """Change a row, or add it."""
@@ -72,9 +80,18 @@ class View:
         self.puts.pop(row.id, None)
         self.drops.add(row.id)
 
-    def written_of(self, row: Row) -> list[Row]:
-        """The rows of a row's process, as the transaction found them; of what waits to be sent, those of its run."""
-        place = *row.process, row.run_id
+    def rows_of(self, row: Row, *, itself: bool = True) -> list[Row]:
+        """The rows of a row's process, as they are now; of what waits to be sent, those of its run.
+
+        Args:
+            row: Whose process and run.
+            itself: Whether the row may be among them.
+        """
+        return self.current(self.written_of(row, 0 if itself else row.id))
+
+    def written_of(self, row: Row, but_for: int = 0) -> list[Row]:
+        """The same rows, as the transaction found them, but for one."""
+        place = (*row.process, row.run_id, but_for)
         rows = self._read.get(place)
         if rows is None:
             rows = self._read[place] = self.table.of_process(*place)
@@ -84,13 +101,9 @@ class View:
         """Rows that the transaction found, as they are now."""
         return [self.puts.get(row.id, row) for row in rows if row.id not in self.drops]
 
-    def rows_of(self, row: Row) -> list[Row]:
-        """The rows of a row's process, as they are now; of what waits to be sent, those of its run."""
-        return self.current(self.written_of(row))
-
     def of_process(self, row: Row) -> list[Row]:
-        """The same rows, without the row itself."""
-        return [other for other in self.rows_of(row) if other.id != row.id]
+        """The rows of a row's process, without the row itself."""
+        return self.rows_of(row, itself=False)
 
     def in_use(self, row: Row) -> bool:
         """Whether a live program is in the row's run, or about to start or finish it."""
@@ -102,29 +115,15 @@ class View:
 
     def check_not_taken(self, row: Row) -> None:
         """Raise `RowTaken` for a row of this program that another one has taken."""
-        if self.written(row.id) and not self._is_still_ours(row) and self.table.makes_sense(row.id):
+        mine = self.table.is_mine(row.id, self.me, row.finish)
+        if not mine and self.written(row.id) and self.table.makes_sense(row.id):
             raise RowTaken(row.id)
 
     def ours(self, finish: Finish) -> list[Row]:
         """The rows of a claimed finish, but for those that another program took, as it believed this one dead."""
-        ours = [row for row in finish.rows if self._is_still_ours(row)]
+        ours = [row for row in finish.rows if self.table.is_mine(row.id, self.me, row.finish)]
         self.taken |= finish.numbers - {row.id for row in ours}
         return ours
-
-    def _is_still_ours(self, row: Row) -> bool:
-        read = self._read.get((*row.process, row.run_id), ())
-        held = next((other for other in read if other.id == row.id), None) or self.table.row(row.id)
-        return held is not None and (held.owner == self.me or can_be_taken_back(held, row.finish))
-
-
-def can_be_taken_back(row: Row, finish: int) -> bool:
-    """Whether nobody has sent a row that others have made nobody's, as they believed its program dead.
-
-    Args:
-        row: As it is.
-        finish: The number of the finish it was part of: who takes it gives it another one.
-    """
-    return row.owner == 0 and row.finish == finish and row.state != "refused"
 
 
 @dataclass(eq=False)

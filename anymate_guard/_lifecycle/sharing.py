@@ -105,8 +105,7 @@ class Shared:
         if not row.finish:
             self.claims.unsent.add(row.id)
         finish = 0 if row.id in self.claims.unsent else row.finish
-        self.entry.change(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
-        return self.entry.recorded()
+        return self.entry.recorded(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
 
     def is_abandoned(self) -> bool:
         """Whether nobody is in the run any more, or starts or finishes it, as an exception has ended them."""

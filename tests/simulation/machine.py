@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Finish, Row
-from anymate_guard._journal.view import BEGINNING, Place, View, can_be_taken_back
+from anymate_guard._journal.view import BEGINNING, Place, View
 from anymate_guard._journal.wanted import Step, Wanted
 from anymate_guard._lifecycle.sharing import Program, Shared
 
@@ -63,8 +63,9 @@ class Rows:
         self._content = content
         self.read = 0
 
-    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
+    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = 0) -> list[Row]:
         rows = [row for row in self._of(address, process_key) if not _waits(row) or row.run_id == run_id is not None]
+        rows = [row for row in rows if row.id != but_for]
         self.read += len(rows)
         return rows
 
@@ -75,8 +76,11 @@ class Rows:
         self.read += len(rows)
         return rows
 
-    def row(self, number: int) -> Row | None:
-        return self._content.rows.get(number)
+    def is_mine(self, number: int, me: int, finish: int) -> bool:
+        row = self._content.rows.get(number)
+        return row is not None and (
+            row.owner == me or (not row.owner and row.finish == finish and row.state != "refused")
+        )
 
     def _of(self, address: str, process_key: str) -> list[Row]:
         return [row for row in self.all() if row.process == (address, process_key) and row.state != "refused"]
@@ -98,8 +102,9 @@ class Rows:
     def all(self) -> list[Row]:
         return sorted(self._content.rows.values(), key=lambda row: (row.began, row.id))
 
-    def outage(self, address: str, now: float) -> bool:  # noqa: ARG002  # an outage of this model ends with an answer
-        return address in self._content.outages
+    def glance(self, address: str, now: float) -> tuple[bool, bool]:  # noqa: ARG002  # an outage of it ends with an answer
+        owed = any(row.address == address and not row.owner and row.state in _STATES for row in self.all())
+        return address in self._content.outages, owed
 
     def makes_sense(self, number: int) -> bool:  # noqa: ARG002  # all rows of the model do
         return True
@@ -108,8 +113,7 @@ class Rows:
         self._content.rows[row.id] = row
 
     def put_mine(self, row: Row, me: int, finish: int, changed: list[int]) -> bool:
-        held = self._content.rows.get(row.id)
-        if held is None or not (held.owner == me or can_be_taken_back(held, finish)):
+        if not self.is_mine(row.id, me, finish):
             return False
         self.put(row)
         changed.append(1)

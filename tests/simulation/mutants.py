@@ -92,8 +92,8 @@ MUTANTS = {
     ),
     "two mates are taken for two runs": Mutant(
         View.of_process,
-        "other.id != row.id",
-        "other.id != row.id and other.username == row.username",
+        "self.rows_of(row, itself=False)",
+        "[other for other in self.rows_of(row, itself=False) if other.username == row.username]",
         SMALL["two mates"],
     ),
     "a file that was deleted is not noticed": Mutant(

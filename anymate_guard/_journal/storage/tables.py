@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,38 +15,41 @@ from anymate_guard._journal.view import BEGINNING, Place, View
 _VERSION = 2
 _TYPES = {"id": "id INTEGER PRIMARY KEY"}
 _WAITING = "owner = 0 AND state = 'done'"
+_OWED = "owner = 0 AND state IN ('open', 'finishing', 'done')"
 _SCHEMA = (
     # An index is one more page to write for every change: the ids of rows have none of their own, and the history none.
     f"CREATE TABLE rows ({', '.join(_TYPES.get(name, name) for name in Row._fields)})",
     # What waits to be sent may be much, and is read by its run.
     f"""CREATE INDEX of_process ON rows (address, process_key, ({_WAITING}), run_id DESC, began)
     WHERE state <> 'refused'""",
-    """CREATE INDEX abandoned ON rows (address, username, began)
-    WHERE owner = 0 AND state IN ('open', 'finishing', 'done')""",
+    f"CREATE INDEX abandoned ON rows (address, username, began) WHERE {_OWED}",
     "CREATE INDEX of_owner ON rows (owner) WHERE owner <> 0",
     "CREATE TABLE outages (address PRIMARY KEY, at)",
     """CREATE TABLE history
     (address, username, process_key, run_id, began, ended, outcome, entries, seconds_saved, delivered)""",
     "CREATE TABLE file (number)",
 )
-_Values = Sequence[object] | Mapping[str, object]
 _COLUMNS = ", ".join(Row._fields)
 _MARKS = ", ".join("?" * len(Row._fields))
-_READ = f"SELECT {_COLUMNS} FROM rows"  # noqa: S608  # nothing of it comes from outside
+_READ = "SELECT {0} FROM rows"  # the columns come later
 _ALL = f"{_READ} ORDER BY owner = 0, state <> 'refused', began"
 _REFUSED = f"{_READ} WHERE state = 'refused' ORDER BY began"
 _BETWEEN = f"{_READ} WHERE id BETWEEN ? AND ?"
-_PROCESS = f"{_READ} WHERE address = :address AND process_key = :process AND state <> 'refused' AND ({_WAITING})"
-_OF_PROCESS = f"{_PROCESS} = 0 UNION ALL {_PROCESS} = 1 AND run_id = :run ORDER BY began"
-_WAITING_OF = f"{_PROCESS} = 1 AND username = :username ORDER BY run_id DESC, began"
-_ABANDONED = f"""{_READ} WHERE address = ? AND username = ?
-    AND owner = 0 AND state IN ('open', 'finishing', 'done') AND (began, id) > (?, ?) ORDER BY began, id"""
+_PROCESS = f"{_READ} WHERE address = ? AND process_key = ? AND id <> ? AND state <> 'refused' AND ({_WAITING})"
+_OF_PROCESS = f"{_PROCESS} = 0 UNION ALL {_PROCESS} = 1 AND run_id = ?"
+_WAITING_OF = f"{_PROCESS} = 1 AND username = ? ORDER BY run_id DESC, began"
+_ABANDONED = f"{_READ} WHERE address = ? AND username = ? AND {_OWED} AND (began, id) > (?, ?) ORDER BY began, id"
+_GLANCE = f"""SELECT (SELECT at FROM outages WHERE address = ?),
+    EXISTS (SELECT 1 FROM rows WHERE address = ? AND {_OWED})"""  # noqa: S608  # nothing of it comes from outside
 _OF_OWNER = f"{_READ} WHERE owner = ? AND owner <> 0"
 _BY_ID = f"{_READ} WHERE id = ?"
 _OWNERS = "SELECT DISTINCT owner FROM rows WHERE owner <> 0"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({_MARKS})"  # noqa: S608  # as above
-_UPDATE = f"""UPDATE rows SET ({_COLUMNS}) = ({_MARKS})
-    WHERE id = ? AND (owner = ? OR owner = 0 AND finish = ? AND state <> 'refused')"""  # noqa: S608  # as above
+# One that others have made nobody's, as they believed this program dead, can be taken back until it is in a finish of
+# theirs: who takes it gives it another one.
+_MINE = "WHERE id = ? AND (owner = ? OR owner = 0 AND finish = ? AND state <> 'refused')"
+_IS_MINE = f"SELECT 1 FROM rows {_MINE}"  # noqa: S608  # as above
+_UPDATE = f"UPDATE rows SET ({_COLUMNS}) = ({_MARKS}) {_MINE}"  # noqa: S608  # as above
 _DROP = "DELETE FROM rows WHERE id = ?"
 _DROP_MINE = "DELETE FROM rows WHERE id = ? AND owner = ?"
 _NOTE = "INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -74,14 +77,14 @@ class Tables:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def of_process(self, address: str, process_key: str, run_id: int | None) -> list[Row]:
+    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = 0) -> list[Row]:
         """The rows of a process that somebody is or was at, and those of a run that wait to be sent, oldest first."""
-        return self._rows(_OF_PROCESS, {"address": address, "process": process_key, "run": run_id})
+        process = (address, process_key, but_for)
+        return sorted(self._rows(_OF_PROCESS, (*process, *process, run_id)), key=attrgetter("began"))
 
     def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterator[Row]:
         """What waits to be sent for the process and account of a row; what has a run already comes first."""
-        account = {"address": row.address, "process": row.process_key, "username": row.username}
-        rows = filter(None, self._each(_WAITING_OF, account))
+        rows = filter(None, self._each(_WAITING_OF, (*row.process, 0, row.username)))
         return itertools.islice((row for row in rows if row.id not in but_for), most)
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
@@ -112,14 +115,14 @@ class Tables:
         """How many rows there are in each state; None counts those that make no sense."""
         return Counter(row and row.state for row in self._each(_READ, ()))
 
-    def outage(self, address: str, now: float) -> bool:
-        """Whether an address was unreachable less than a minute ago."""
-        found = self._connection.execute("SELECT at FROM outages WHERE address = ?", (address,)).fetchone()
-        return found is not None and type(found[0]) is float and abs(now - found[0]) < _OUTAGE
+    def glance(self, address: str, now: float) -> tuple[bool, bool]:
+        """Whether an address was unreachable less than a minute ago, and whether something is owed to it."""
+        at, owed = self._connection.execute(_GLANCE, (address, address)).fetchone()
+        return type(at) is float and abs(now - at) < _OUTAGE, bool(owed)
 
-    def row(self, number: int) -> Row | None:
-        """A row by its id."""
-        return next(self._each(_BY_ID, (number,)), None)
+    def is_mine(self, number: int, me: int, finish: int) -> bool:
+        """Whether a row is somebody's own still, as a part of a finish, or can be taken back."""
+        return self._connection.execute(_IS_MINE, (number, me, finish)).fetchone() is not None
 
     def makes_sense(self, number: int) -> bool:
         """Whether a row can be read, if there is one."""
@@ -195,12 +198,14 @@ class Tables:
         except UnicodeEncodeError:  # half a surrogate in a failure's message, say: it holds up nothing else
             self._write(statement, [_writable(value) for value in values], changed)
 
-    def _rows(self, statement: str, values: _Values, most: int | None = None) -> list[Row]:
+    def _rows(self, statement: str, values: Sequence[object], most: int | None = None) -> list[Row]:
         return list(itertools.islice(filter(None, self._each(statement, values)), most))
 
-    def _each(self, statement: str, values: _Values) -> Iterator[Row | None]:
+    def _each(self, query: str, values: Sequence[object]) -> Iterator[Row | None]:
         """One row after the other; None for one that makes no sense."""
-        return map(Row.of, self._connection.execute(statement, values))
+        if self._connection.execute(query.format("1"), values).fetchone() is None:
+            return iter(())  # there mostly is none, and sqlite3 describes each column beforehand
+        return map(Row.of, self._connection.execute(query.format(_COLUMNS), values))
 
 
 def number_of(connection: sqlite3.Connection) -> int:
