@@ -49,6 +49,9 @@ class RowTaken(Exception):
         self.number = number
 
 
+NO_ID = -1  # of no row that makes sense
+
+
 def new_id() -> int:
     """A number that no other row or finish has."""
     return int.from_bytes(os.urandom(7), "big") + 1

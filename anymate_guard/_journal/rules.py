@@ -124,13 +124,14 @@ def claim(view: View, row: Row, claims: Claims, standing: Standing = "outside") 
 
 
 def leave(view: View, row: Row, claims: Claims) -> Left:
-    """Mark a guard's row done; the last one out of its run gets what is to be sent for all rows of it."""
+    """Let go of a guard's row; the last one out of its run gets what is to be sent for all rows of it."""
     others = view.of_process(row)
     view.check_not_taken(row)
     if row.owner != view.me or not view.mine(row.id):  # it was given back, and may be claimed by another guard of ours
         return Left(outage=view.outage)
     if row.run_id is None and _any_sends(view, others):
         return Left(busy=True, outage=view.outage)
+    row = row.but(recorded=view.now)
     if row.run_id is not None and any(_in_run(view, other, row.run_id) for other in others):
         give_back(view, [row])
         return Left(outage=view.outage)

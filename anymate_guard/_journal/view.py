@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from anymate_guard._journal.rows import Finish, Row, RowTaken
+from anymate_guard._journal.rows import NO_ID, Finish, Row, RowTaken
 
 if TYPE_CHECKING:  # by name only: rules read it, whatever it is, and write nothing
     from anymate_guard._journal.storage.tables import Tables
@@ -87,9 +87,9 @@ class View:
             row: Whose process and run.
             itself: Whether the row may be among them.
         """
-        return self.current(self.written_of(row, 0 if itself else row.id))
+        return self.current(self.written_of(row, NO_ID if itself else row.id))
 
-    def written_of(self, row: Row, but_for: int = 0) -> list[Row]:
+    def written_of(self, row: Row, but_for: int = NO_ID) -> list[Row]:
         """The same rows, as the transaction found them, but for one."""
         place = (*row.process, row.run_id, but_for)
         rows = self._read.get(place)

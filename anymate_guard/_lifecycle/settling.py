@@ -17,7 +17,7 @@ from anymate_guard._lifecycle.calling import Way
 from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _SETTLING = 2.0  # seconds that a guard gives to what others are owed, at most
-_GIVING_BACK = 0.05  # of these, for what it has claimed and could not send
+_GIVING_BACK = 0.05  # of these, for what it has claimed and did not get to
 _REFUSED_FOR_GOOD = frozenset(product(("StartRun", "FinishRun"), (400, 404, 405, 410, 422)))
 
 _UNCERTAIN = "the run is closed: it may have been finished before the machine was started, or by another program"

@@ -12,7 +12,8 @@ RLock = type(threading.RLock())
 class TakenAtOnce(RLock):  # type: ignore[misc, valid-type]  # its type has no name in typeshed
     """A reentrant lock that no signal handler comes to between its being taken and the block.
 
-    CPython 3.14 looks for signals after each call of a C function, `__enter__` too (python/cpython#148874).
+    CPython 3.14 looks for signals after each call of a C function, `__enter__` too (python/cpython#148874). While a
+    debugger traces the program, it looks for them at each line.
     """
 
     def __enter__(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rows import Finish, Row
+from anymate_guard._journal.rows import NO_ID, Finish, Row
 from anymate_guard._journal.view import BEGINNING, Place, View
 from anymate_guard._journal.wanted import Step, Wanted
 from anymate_guard._lifecycle.sharing import Program, Shared
@@ -63,7 +63,7 @@ class Rows:
         self._content = content
         self.read = 0
 
-    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = 0) -> list[Row]:
+    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = NO_ID) -> list[Row]:
         rows = [row for row in self._of(address, process_key) if not _waits(row) or row.run_id == run_id is not None]
         rows = [row for row in rows if row.id != but_for]
         self.read += len(rows)

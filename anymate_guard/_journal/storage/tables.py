@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
-from anymate_guard._journal.rows import Finish, Row, new_id
+from anymate_guard._journal.rows import NO_ID, Finish, Row, new_id
 from anymate_guard._journal.view import BEGINNING, Place, View
 
 _VERSION = 2
@@ -77,14 +77,14 @@ class Tables:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = 0) -> list[Row]:
+    def of_process(self, address: str, process_key: str, run_id: int | None, but_for: int = NO_ID) -> list[Row]:
         """The rows of a process that somebody is or was at, and those of a run that wait to be sent, oldest first."""
         process = (address, process_key, but_for)
         return sorted(self._rows(_OF_PROCESS, (*process, *process, run_id)), key=attrgetter("began"))
 
     def waiting(self, row: Row, most: int, but_for: Container[int]) -> Iterator[Row]:
         """What waits to be sent for the process and account of a row; what has a run already comes first."""
-        rows = filter(None, self._each(_WAITING_OF, (*row.process, 0, row.username)))
+        rows = filter(None, self._each(_WAITING_OF, (*row.process, NO_ID, row.username)))
         return itertools.islice((row for row in rows if row.id not in but_for), most)
 
     def abandoned(self, address: str, username: str, most: int, after: Place = BEGINNING) -> list[Row]:
@@ -121,7 +121,13 @@ class Tables:
         return type(at) is float and abs(now - at) < _OUTAGE, bool(owed)
 
     def is_mine(self, number: int, me: int, finish: int) -> bool:
-        """Whether a row is somebody's own still, as a part of a finish, or can be taken back."""
+        """Whether a row is somebody's own still, or can be taken back; it need not make sense.
+
+        Args:
+            number: The row's id.
+            me: Whose it was.
+            finish: The number of the finish that it was part of.
+        """
         return self._connection.execute(_IS_MINE, (number, me, finish)).fetchone() is not None
 
     def makes_sense(self, number: int) -> bool:
