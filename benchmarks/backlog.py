@@ -58,7 +58,7 @@ def backlog(*, quick: bool) -> Samples:
         {"down": home / "down", "down, none owed": home / "none down"}, 2 if quick else 10, count, down
     )
     rest = _in_and_out({"up": home / "owed", "up, none owed": home / "none"}, 1, 1 if quick else 5, {})
-    whole = 2 * _SETTLING
+    whole = 0.0 if quick else 2 * _SETTLING  # so little is settled sooner
     samples["up, less settling"] = [max(0.0, seconds - whole) for seconds in rest["up"]]
     return {**samples, "up, none owed": rest["up, none owed"]}
 
