@@ -26,7 +26,7 @@ def book(path: str) -> Kpis:
 
 def main(files: list[str]) -> None:
     """Book all files, each as one task."""
-    # "spawn" works everywhere: Windows and macOS know no other way, and a forked child inherits the parent's locks.
+    # "spawn" works everywhere, and a forked child would inherit its parent's locks.
     with anymate_run("invoice-intake") as run, get_context("spawn").Pool(2) as pool:
         for booked in pool.imap_unordered(book, files):
             run.merge(booked)
