@@ -24,12 +24,14 @@ from types import FrameType
 
 from anymate_guard._process.fork import Taken, around, forking
 
+Came = tuple[int, float]  # a signal, and when it came
+
 _NUMBERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-_TWICE = 0.5  # seconds within which the same signal may come twice: to the process, and to its group
+_TWICE = 0.5  # seconds within which the same signal may come twice
 
 _holds = 0  # open guards that asked for the signals
 _taken: list[int] = []  # the signals we handle now
-_came: tuple[int, float] = (0, 0.0)  # the first signal that came, and when
+_came: Came = (0, 0.0)  # the first one
 _exit: SystemExit | None = None  # what it asks for
 _raised = False  # whether that was raised
 _seen = False  # whether a guard was left with it
@@ -141,10 +143,10 @@ def _unwind(number: int, frame: FrameType | None) -> None:
     global _came, _exit, _raised, _seen, _reminding
     reminded, _reminding = _reminding, False
     if not reminded:
-        if _exit is not None and number == _came[0] and time.monotonic() - _came[1] < _TWICE:
+        if _exit is not None and is_the_same(number, _came):
             return
         if _holds == 0 or _exit is not None:
-            _end_at_once(number)
+            end_at_once(number)
         _came, _exit, _raised, _seen = (number, time.monotonic()), SystemExit(128 + number), False, False
     if _deferring or forking():
         return
@@ -156,7 +158,13 @@ def _unwind(number: int, frame: FrameType | None) -> None:
         _raise_pending()
 
 
-def _end_at_once(number: int) -> None:
+def is_the_same(number: int, came: Came) -> bool:
+    """Whether a signal is the one that came a moment ago: supervisors send it to a process, and to its group."""
+    return number == came[0] and time.monotonic() - came[1] < _TWICE
+
+
+def end_at_once(number: int) -> None:
+    """End the process by a signal."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     os._exit(128 + number)  # the kernel drops the default action for process 1

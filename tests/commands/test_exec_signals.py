@@ -146,37 +146,50 @@ def test_twice_while_finishing(sandbox: Sandbox) -> None:
     command = ["sh", "-c", "echo entries=3 >> $ANYMATE_KPI_FILE"]
     with started("exec", "jobs", "--", *command, **patience) as process:
         until(lambda: under_way(sandbox, "FinishRun"))
-        process.terminate()
-        until(lambda: not handles(process, signal.SIGTERM))
-        process.terminate()
-        process.communicate(timeout=LONGEST)
+
+        def stopped() -> bool:
+            process.terminate()  # the same one within half a second is no second one
+            return process.poll() is not None
+
+        until(stopped)
     assert process.returncode == -signal.SIGTERM
     until(lambda: ended("journal", "deliver").returncode == 0)  # a folder that is new gives its owners a second
     assert recorded(sandbox) == [(3, None)]
 
 
-def handles(process: subprocess.Popen[str], number: int) -> bool:
-    """Whether a process has a handler for a signal."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-    mask = next(line for line in lines if line.startswith("SigCgt:")).split()[1]
-    return bool(int(mask, 16) >> (number - 1) & 1)
+def changed(text: str, *command: str) -> int:
+    """Run a command with `exec` in a program that was changed before; its exit code."""
+    program = f"import signal, subprocess, sys\n{text}\nfrom anymate_guard.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", program, "exec", "jobs", "--", *command]
+    return subprocess.run(words, timeout=LONGEST, check=False).returncode
 
 
-def test_in_between(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_in_between(sandbox: Sandbox) -> None:
     """A signal that comes when the run is started and the command is not yet, reaches the command."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, signal, subprocess, sys\n"
-        "class Late(subprocess.Popen):\n"
-        "    def __init__(self, *args, **more):\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        super().__init__(*args, **more)\n"
-        "subprocess.Popen = Late\n"
-        "from anymate_guard.__main__ import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    done = subprocess.run([sys.executable, program, "exec", "jobs", "--", "sleep", "60"], timeout=LONGEST, check=False)
-    assert done.returncode == 143
+    late = """
+class Late(subprocess.Popen):
+    def __init__(self, *args, **more):
+        signal.raise_signal(signal.SIGTERM)
+        super().__init__(*args, **more)
+subprocess.Popen = Late
+"""
+    assert changed(late, "sleep", "60") == 143
+    assert recorded(sandbox) == [(None, None)]
+
+
+@pytest.mark.parametrize("again", [1, 2, 3])
+def test_the_same_signal_to_the_process_and_to_its_group(sandbox: Sandbox, again: int) -> None:
+    """The same signal again within half a second is no second one: `timeout` sends it to `exec` and to its group."""
+    often = f"""
+from anymate_guard import AnymateClient
+finish = AnymateClient.finish_run
+def finish_run(*args, **more):
+    for _ in range({again}):
+        signal.raise_signal(signal.SIGTERM)
+    return finish(*args, **more)
+AnymateClient.finish_run = finish_run
+"""
+    assert changed(often, "sh", "-c", "exit 3") == 3
     assert recorded(sandbox) == [(None, None)]
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from anymate_guard._commands.exec.kpi_file import KpiFile, kpi_file
 from anymate_guard._commands.exec.last_words import LastWords
 from anymate_guard._commands.terminal import quoted, say
 from anymate_guard._guard.failures import Told
+from anymate_guard._process import signals
 from anymate_guard._settings import SECRETS, variable
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # as in shells
@@ -58,7 +60,7 @@ class Command:
         self._keep_credentials = keep_credentials
         self._listen = listen and not sys.stderr.isatty()
         self._process: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self._came: signals.Came | None = None  # the last signal to stop
         self._early: list[int] = []  # signals that came before there was a process
 
     def run(self, run: Run) -> None:
@@ -80,7 +82,7 @@ class Command:
             said = last_words.text() if last_words else ""
         if self.code == 0:
             return
-        if self._stopped:
+        if self._came:
             raise Stopped
         raise CommandFailed(f"{quoted(self._words[0])} ended with exit code {self.code}{said and ': '}{said}")
 
@@ -130,11 +132,13 @@ class Command:
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         """Handle a signal: the command decides what becomes of it, until its end."""
+        came = self._came
+        if _means_stop(number) and not (came and signals.is_the_same(number, came)):
+            self._came = number, time.monotonic()
+            if self.over and came:
+                signals.end_at_once(number)  # its run is being finished; only a second signal ends that
         if self.over:
-            if _means_stop(number):
-                signal.signal(number, signal.SIG_DFL)  # its run is being finished; only a second signal ends that
             return
-        self._stopped |= _means_stop(number)
         if self._process is None:
             self._early.append(number)
         elif not _given_already(number):
