@@ -98,6 +98,11 @@ class Shared:
         """Note that what is recorded from now on counts, whether the journal can be written or not."""
         self.entry.change(state="open")
 
+    def note(self) -> None:
+        """Note how the bodies ended whose guards have left: that counts, too, if the program is killed in another's."""
+        row, outcome = self.entry.row, max("interrupted", self.outcome, key=SEVERITY.index)
+        self.entry.change(outcome=outcome, zeros=row.zeros and self.zeros, failure=self.failure)
+
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
         close(self.run, self.outcome)
@@ -201,6 +206,8 @@ class Program:
             shared.zeros = shared.zeros and zeros
             shared.failure = failure if failure is not None else shared.failure
             shared.places.discard(place)
+            if shared.places:
+                shared.note()
             return shared, self.take_over(shared, way)
 
     def abandon(self, place: Place, *, began: bool = True) -> None:

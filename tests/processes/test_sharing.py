@@ -12,6 +12,8 @@ import pytest
 
 from anymate_guard import UnreachableError, anymate_run
 from anymate_guard._guard import defaults, driver
+from anymate_guard._journal.contents import history_of
+from anymate_guard._journal.journals import journal_at
 from anymate_guard.sandbox import Sandbox
 from tests.support.waiting import until
 
@@ -186,3 +188,38 @@ def test_late_start_after_another_program_s_finish(sandbox: Sandbox, monkeypatch
             until(asked(sandbox, "FinishRun"))
         bot.end()
     assert finished(sandbox) == [(5, None), (1, None)]
+
+
+NESTED = """
+import contextlib
+with anymate_run("k", default_credit="never") as run:
+    with contextlib.suppress(ValueError), anymate_run("k", INNER) as inner:
+        DO
+    run.add_seconds_saved(3)
+    say("inside")
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "credited", "reported"),
+    [
+        ("report_failure=True, default_credit='never'", "raise ValueError('inner')", (0, 3), ["ValueError: inner"]),
+        ("default_credit='succeeded'", "pass", (None, 3), []),
+    ],
+    ids=["failed", "succeeded"],
+)
+def test_killed_after_another_guard_left(
+    sandbox: Sandbox, options: str, body: str, credited: tuple[int | None, int], reported: list[str]
+) -> None:
+    """How a body ended whose guard has left counts, too, when the program is killed in another one of the same run."""
+    with running(NESTED.replace("INNER", options).replace("DO", body)) as bot:
+        bot.until("inside")
+        until(lambda: [row.nanoseconds for row, _ in rows()] == [3 * 10**9])
+        bot.kill()
+        bot.dead()
+    assert run('with anymate_run("other"): pass') == (0, "", "")
+    assert finished(sandbox)[0] == credited
+    assert [failure["message"] for failure in sandbox.failures()] == reported
+    (line,), _ = history_of(journal_at(Path(os.environ["ANYMATE_STATE_DIR"])), process_key="k")
+    assert line.outcome == ("failed" if reported else "interrupted")
