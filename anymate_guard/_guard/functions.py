@@ -25,27 +25,32 @@ def decorated(function: F, guard: Callable[[], Guard]) -> F:
         return cast(F, type(function)(decorated(function.__func__, guard)))
     _check(function)
     if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            async with guard():
-                return await function(*args, **kwargs)
-
-        return _named(guarded_async, function)
-
-    @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        with guard():
-            result = function(*args, **kwargs)
-            if inspect.isawaitable(result):
-                raise _ended_too_early(function, result)
-            return result
-
-    return _named(guarded, function)
+        # fmt: off
+        async def guarded(*args: Any, **kwargs: Any) -> Any: return await _run_async(guard, function, args, kwargs)
+        # fmt: on
+        return _like(function, guarded)
+    return _like(function, lambda *args, **kwargs: _run(guard, function, args, kwargs))
 
 
-def _named(guarded: Any, function: F) -> F:
-    """Give the code of a decorated function the name and the place of the function, as task runners go by these."""
+async def _run_async(guard: Callable[[], Guard], function: Any, args: Any, kwargs: Any) -> Any:
+    async with guard():
+        return await function(*args, **kwargs)
+
+
+def _run(guard: Callable[[], Guard], function: Any, args: Any, kwargs: Any) -> Any:
+    with guard():
+        result = function(*args, **kwargs)
+        if inspect.isawaitable(result):
+            raise _ended_too_early(function, result)
+        return result
+
+
+def _like(function: F, guarded: Any) -> F:
+    """Make a function of one line look like another: task runners go by the name and the place of its code.
+
+    Debuggers and tools that measure coverage go by its lines, and take more than one for those of the other function.
+    """
+    functools.update_wrapper(guarded, function)
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is not None:
         guarded.__code__ = guarded.__code__.replace(

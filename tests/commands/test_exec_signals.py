@@ -159,7 +159,8 @@ def test_twice_while_finishing(sandbox: Sandbox) -> None:
 
 def changed(text: str, *command: str) -> int:
     """Run a command with `exec` in a program that was changed before; its exit code."""
-    program = f"import signal, subprocess, sys\n{text}\nfrom anymate_guard.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    end = "from anymate_guard.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+    program = f"import signal, subprocess, sys\n{text}\n{end}"
     words = [sys.executable, "-c", program, "exec", "jobs", "--", *command]
     return subprocess.run(words, timeout=LONGEST, check=False).returncode
 

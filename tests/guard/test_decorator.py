@@ -223,6 +223,22 @@ def test_name_and_place_of_the_code() -> None:
         )
 
 
+def test_lines_of_the_code(sandbox: Sandbox) -> None:
+    """A debugger or a tool that measures coverage sees no line of the function that was not run."""
+
+    def work() -> int:
+        if sandbox.runs():
+            return 1
+        return 0
+
+    async def work_async() -> int:
+        return work()
+
+    for function in (work, work_async):
+        code = anymate_run("invoice-intake")(function).__code__
+        assert {line for *_, line in code.co_lines() if line} == {function.__code__.co_firstlineno}
+
+
 def test_classes_are_refused() -> None:
     """A class is refused, as decorating it would guard no work."""
 
