@@ -154,9 +154,9 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         values.update((name, convert(environ.get(variable(name), "").strip())) for name in names)
     problems: list[str] = []
     patience = values["timeout"] if isinstance(values["timeout"], float) else _TIMEOUT
-    for name in CREDENTIALS:
+    for name in CREDENTIALS if values["disabled"] is not True else ():
         values[name], trouble = _credential(name, environ, patience)
-        problems += trouble if values["disabled"] is not True else []
+        problems += trouble
     return {name: value for name, value in values.items() if value not in {None, ""}}, problems
 
 

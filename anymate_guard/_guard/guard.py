@@ -95,7 +95,7 @@ def anymate_run(
         RuntimeError: When one guard is entered twice at the same time, under another event loop than asyncio's, or in a
             sub-interpreter.
     """
-    if callable(process_key):
+    if callable(process_key) or isinstance(process_key, classmethod):
         return Guard(None, None, Options())(process_key)
     if process_key is not None:
         check_process_key(process_key)

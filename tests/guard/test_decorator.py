@@ -80,8 +80,9 @@ def test_name_and_signature() -> None:
     assert inspect.iscoroutinefunction(work_async)
 
 
-def test_methods(sandbox: Sandbox) -> None:
+def test_methods(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Methods, class methods and static methods can be decorated, in either order of the decorators."""
+    monkeypatch.setenv("ANYMATE_PROCESS_KEY", "bare")
 
     class Bot:
         name = "bot"
@@ -100,6 +101,11 @@ def test_methods(sandbox: Sandbox) -> None:
         def class_method_inside(cls) -> str:
             return cls.name
 
+        @anymate_run
+        @classmethod
+        def bare_class_method(cls) -> str:
+            return cls.name
+
         @anymate_run("staticmethod")
         @staticmethod
         def static_method() -> str:
@@ -110,11 +116,11 @@ def test_methods(sandbox: Sandbox) -> None:
             return self.name
 
     bot = Bot()
-    results = [bot.method(), bot.class_method(), bot.class_method_inside(), bot.static_method()]
+    results = [bot.method(), bot.class_method(), bot.class_method_inside(), bot.bare_class_method(), bot.static_method()]
     results.append(asyncio.run(bot.coroutine_method()))
-    assert results == ["bot", "bot", "bot", "static", "bot"]
+    assert results == ["bot", "bot", "bot", "bot", "static", "bot"]
     assert all(run["finished"] for run in sandbox.runs())
-    assert len(sandbox.runs()) == 5
+    assert len(sandbox.runs()) == 6
 
 
 def test_partials(sandbox: Sandbox) -> None:

@@ -285,6 +285,13 @@ def test_disabled(tmp_path: Path) -> None:
     assert Settings.from_env(environ).disabled
 
 
+def test_disabled_with_files(tmp_path: Path) -> None:
+    """Disabled settings read no file of a credential: it may be a pipe that nobody writes to."""
+    (tmp_path / "password").write_text("s3cret")
+    environ = {"ANYMATE_DISABLED": "1", "ANYMATE_PASSWORD_FILE": str(tmp_path / "password")}
+    assert Settings.from_env(environ).password == ""
+
+
 def test_by_hand() -> None:
     """Settings made by hand are checked as those of the environment are."""
     with pytest.raises(ConfigurationError) as caught:
