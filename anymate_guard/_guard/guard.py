@@ -72,11 +72,12 @@ def anymate_run(
         process_key: Which process; None reads `ANYMATE_PROCESS_KEY` at entry. A bare `@anymate_run` does so too.
         client: How to reach Anymate; None uses one shared client, made from the environment at first entry.
         run_id: Adopt a run that is open already (TakeNext started it, say): no StartRun, but FinishRun on exit.
-        check_ok_to_run: Ask OkToRun first, and raise `NotOkToRun` if it says no; if it can't be asked, warn and go on.
+        check_ok_to_run: Ask OkToRun first, and raise `NotOkToRun` if it says no; if it can't be asked, warn and go on,
+            unless `require_start`. Who joins a run of this program does not ask.
         report_failure: When the body failed, also call Failure with a short message, after FinishRun.
         default_credit: When Anymate's default credit may stand for a KPI that was not recorded: "always"; "succeeded",
             which sends 0 for it when the body failed or was interrupted; or "never", which sends 0 also when it
-            succeeded, for a bot that counts, on a day without work.
+            succeeded, for a bot that counts both, on a day without work. With entries alone, that 0 is for their time.
         require_start: No run, no work: raise when Anymate is unreachable at entry, instead of going on without a run.
         require_finish: Raise when the body succeeded but FinishRun could not be delivered.
 
@@ -86,17 +87,21 @@ def anymate_run(
     Raises:
         ConfigurationError: The process key can't be one, or (at entry) settings are missing or wrong.
         TypeError: For what can't be decorated: a generator function, whose run would end before its body began, a
-            class, or an object that is no function, such as a task of Celery.
+            class, or an object that is no function, such as a task of Celery; for a `run_id` or `client` of another
+            type; and at a call, when what is no `async def` returns an awaitable.
         ValueError: For a `run_id` that is not from 1 to 2**63 - 1, or another `default_credit`.
-        ApiError: At entry, when Anymate refuses StartRun.
-        AuthenticationError: At entry, when Anymate refuses the credentials.
+        ApiError: At entry, when Anymate refuses StartRun, or with `require_start` OkToRun; at exit with
+            `require_finish`, when it refuses FinishRun.
+        AuthenticationError: The same, when Anymate refuses the credentials.
         NotOkToRun: At entry, with `check_ok_to_run`.
         UnreachableError: At entry with `require_start`, at exit with `require_finish`.
         RuntimeError: When one guard is entered twice at the same time, under another event loop than asyncio's, or in a
             sub-interpreter.
     """
     if callable(process_key) or isinstance(process_key, classmethod):
-        return Guard(None, None, Options())(process_key)
+        bare: Any = process_key
+        guarded: F = Guard(None, None, Options())(bare)
+        return guarded
     if process_key is not None:
         check_process_key(process_key)
     if client is not None:

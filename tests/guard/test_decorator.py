@@ -116,7 +116,13 @@ def test_methods(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
             return self.name
 
     bot = Bot()
-    results = [bot.method(), bot.class_method(), bot.class_method_inside(), bot.bare_class_method(), bot.static_method()]
+    results = [
+        bot.method(),
+        bot.class_method(),
+        bot.class_method_inside(),
+        bot.bare_class_method(),
+        bot.static_method(),
+    ]
     results.append(asyncio.run(bot.coroutine_method()))
     assert results == ["bot", "bot", "bot", "bot", "static", "bot"]
     assert all(run["finished"] for run in sandbox.runs())
