@@ -157,6 +157,8 @@ HEADERS = (
     "X-Bare: line end\nTransfer-Encoding: chunked",
     "X-Long: " + "x" * 20_000,
     "No colon",
+    "Content-Type: multipart/mixed; boundary=x",
+    "Content-Type: message/rfc822",
 )
 
 
