@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import inspect
 import time
@@ -226,4 +225,3 @@ def _after_fork() -> None:
 in_child(_after_fork)
 recorder.also(_finish_abandoned)
 recorder.also(signals.remind)
-atexit.register(finish_all)

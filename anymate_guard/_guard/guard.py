@@ -178,7 +178,7 @@ class Guard:
 
         use = Use(self._process_key, self._client, self._options)
         with _lock:
-            if self._use is None or not self._use.place.is_held():
+            if self._use is None or not self._use.is_open():
                 Leaving.expect(self, use)  # first, as an interruption may come at once
                 self._use = use
                 return use

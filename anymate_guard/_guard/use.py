@@ -37,6 +37,10 @@ class Use:
         self._scope: Scope | None = None
         self._hold: memoryview | None = None
 
+    def is_open(self) -> bool:
+        """Whether this process is in it, for all that is known."""
+        return os.getpid() == self._process and self.place.is_held()
+
     def enter(self) -> Run:
         """Get into a run."""
         self._hold_signals()

@@ -19,6 +19,7 @@ from anymate_guard._http.proxies import ca_bundle, may_have_proxies
 from anymate_guard._process import signals
 from anymate_guard._process.fork import importing
 from anymate_guard._process.locks import Lock
+from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
 _PORTS = {"http": 80, "https": 443}
@@ -50,11 +51,10 @@ class Connections:
                 route = self._routes[base] = self._routes.get(base) or self._new_route(base)
         return route
 
+    @unseen
     def _new_route(self, base: str) -> Route:
         target = urlsplit(base)
-        proxy, proxy_headers = _proxy(base) if may_have_proxies() else (None, {})
-        if proxy is not None:
-            _check(target, proxy)
+        proxy, proxy_headers = _proxy(target) if may_have_proxies() else (None, {})
         context = self._context(ca_bundle()) if "https" in {target.scheme, proxy and proxy.scheme} else None
         prefix = quote(target.path, safe=_AS_IT_IS)
         if proxy is not None and target.scheme == "http":
@@ -152,28 +152,26 @@ class Route:
             raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
 
 
-def _proxy(base: str) -> tuple[SplitResult | None, dict[str, str]]:
+def _proxy(target: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
     """The proxy on the way to an address, and what it wants to be told: as requests reads the environment."""
     with importing():
         import requests  # where there is no proxy, not needed: it takes a short bot's time again
         from requests.adapters import HTTPAdapter
 
     utils: Any = requests.utils  # not all of requests is typed
+    base, adapter = target.geturl(), HTTPAdapter()
     name = utils.select_proxy(base, utils.get_environ_proxies(base))
     if not name:
         return None, {}
-    adapter: Any = HTTPAdapter()
-    return urlsplit(utils.prepend_scheme_if_needed(name, "http")), adapter.proxy_headers(name)
-
-
-def _check(target: SplitResult, proxy: SplitResult) -> None:
-    with contextlib.suppress(ValueError):  # a port that is none
+    with contextlib.suppress(ValueError):  # of urllib3, and for a port that is none
+        proxy = urlsplit(utils.prepend_scheme_if_needed(name, "http"))
         if proxy.scheme in _PORTS and proxy.hostname and _port(proxy):
-            return
-    shown = f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}"
+            return proxy, adapter.proxy_headers(name)
+    # Nothing of it is shown: a password in which # stands for itself is taken for a port, say.
     problem = (
-        f"{target.scheme.upper()}_PROXY or ALL_PROXY: {shown!r} can't be used, only an http or https proxy can "
-        f"(with SOCKS nothing would bound the waits); set another one, or name {target.hostname} in NO_PROXY"
+        f"{target.scheme.upper()}_PROXY or ALL_PROXY: can't be used, only an address such as http://proxy.example:3128 "
+        "or https://user:password@proxy.example:3128 can, in which # is written %23, and so on (with SOCKS nothing "
+        f"would bound the waits); set another one, or name {target.hostname} in NO_PROXY"
     )
     raise ConfigurationError([problem])
 

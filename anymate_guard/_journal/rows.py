@@ -199,7 +199,8 @@ class Entry:
     def begin_anew(self, taken: Row) -> Row:
         """Leave a row to the program that took it, with what was in it; the rest goes into a new one."""
         self.taken[taken.id] = taken.entries, taken.nanoseconds
-        self.change(id=new_id(), finish=0)
+        failure = None if self.row.failure == taken.failure else self.row.failure
+        self.change(id=new_id(), finish=0, failure=failure)
         return self.recorded()
 
 

@@ -202,4 +202,4 @@ def _tell(shared: Shared, way: Way, delivery: Delivery) -> Life[None]:
 
 def _finished(shared: Shared, finish: Finish, now: float) -> Say:
     duration = round(now - shared.started, 3)
-    return say("info", "run_finished", **finish.facts, outcome=shared.outcome, duration_s=duration)
+    return say("info", "run_finished", **finish.facts, outcome=finish.outcome, duration_s=duration)

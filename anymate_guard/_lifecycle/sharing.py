@@ -64,7 +64,6 @@ class Shared:
             was kept from going by another interruption is told by its place, which is not held any more.
         outcome: The worst one so far.
         zeros: Whether every guard that left wants zeros for what was not recorded.
-        failure: The message of a guard that failed and wants it reported.
     """
 
     mate: Mate
@@ -77,7 +76,6 @@ class Shared:
     places: set[Place] = field(default_factory=set)
     outcome: Outcome = "succeeded"
     zeros: bool = True
-    failure: str | None = None
 
     @property
     def key(self) -> Key:
@@ -101,7 +99,7 @@ class Shared:
     def note(self) -> None:
         """Note how the bodies ended whose guards have left: that counts, too, if the program is killed in another's."""
         row, outcome = self.entry.row, max("interrupted", self.outcome, key=SEVERITY.index)
-        self.entry.change(outcome=outcome, zeros=row.zeros and self.zeros, failure=self.failure)
+        self.entry.change(outcome=outcome, zeros=row.zeros and self.zeros)
 
     def close(self) -> Row:
         """Refuse further recording; the row as it is to be left."""
@@ -110,7 +108,7 @@ class Shared:
         if not row.finish:
             self.claims.unsent.add(row.id)
         finish = 0 if row.id in self.claims.unsent else row.finish
-        return self.entry.recorded(zeros=self.zeros, outcome=self.outcome, failure=self.failure, finish=finish)
+        return self.entry.recorded(zeros=self.zeros, outcome=self.outcome, finish=finish)
 
     def is_abandoned(self) -> bool:
         """Whether nobody is in the run any more, or starts or finishes it, as an exception has ended them."""
@@ -204,7 +202,8 @@ class Program:
                 return None
             shared.worsen(outcome)
             shared.zeros = shared.zeros and zeros
-            shared.failure = failure if failure is not None else shared.failure
+            if failure is not None:
+                shared.entry.change(failure=failure)
             shared.places.discard(place)
             if shared.places:
                 shared.note()

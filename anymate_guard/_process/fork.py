@@ -22,9 +22,10 @@ _hooks: list[tuple[Hook, Hook, Hook]] = []
 
 
 class _Local(threading.local):
-    """What the hooks of this thread's fork have taken, by their place; None while it does not fork."""
+    """What the hooks have taken, by their place, for each fork of this thread: a signal handler may fork meanwhile."""
 
-    taken: defaultdict[int, Taken] | None = None
+    def __init__(self) -> None:
+        self.forks: list[defaultdict[int, Taken]] = []
 
 
 _local = _Local()
@@ -46,7 +47,7 @@ def around(before: Hook, in_parent: Hook, in_child: Hook) -> None:
 
 def forking() -> bool:
     """Whether this thread is just about to fork, or has just done so: an exception would be lost."""
-    return _local.taken is not None
+    return bool(_local.forks)
 
 
 def importing() -> AbstractContextManager[object]:
@@ -70,7 +71,8 @@ def _start_over() -> None:
 
 
 def _before() -> None:
-    taken = _local.taken = defaultdict(list)
+    taken = defaultdict[int, Taken](list)
+    _local.forks.append(taken)
     _call((hooks[0], taken[place]) for place, hooks in reversed([*enumerate(_hooks)]))
 
 
@@ -83,11 +85,11 @@ def _after_in_child() -> None:
 
 
 def _after(which: Literal[1, 2]) -> None:
-    taken = _local.taken or defaultdict(list)
+    taken = _local.forks[-1] if _local.forks else defaultdict[int, Taken](list)
     try:  # also those hooks that were imported while this fork waited for that
         _call((hooks[which], taken[place]) for place, hooks in enumerate(_hooks))
     finally:
-        _local.taken = None
+        del _local.forks[-1:]
 
 
 def _call(hooks: Iterable[tuple[Hook, Taken]]) -> None:

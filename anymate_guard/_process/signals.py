@@ -143,7 +143,8 @@ def _unwind(number: int, frame: FrameType | None) -> None:
     global _came, _exit, _raised, _seen, _reminding
     reminded, _reminding = _reminding, False
     if not reminded:
-        if _exit is not None and is_the_same(number, _came):
+        same = number if _deferring else _came[0]  # another one ends at once what is being finished, not the body
+        if _exit is not None and is_the_same(same, _came):
             return
         if _holds == 0 or _exit is not None:
             end_at_once(number)

@@ -6,7 +6,7 @@ import gc
 import sqlite3
 import sys
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,6 +58,20 @@ def test_row_that_was_taken(
         pass
     assert credited(sandbox) == 2 + more - by_others
     assert rows() == []
+
+
+def test_failure_in_a_row_that_was_taken(sandbox: Sandbox, file: Path, rows: Rows) -> None:
+    """A failure in a row that another program took from a live bot is reported by that program, not once more."""
+    with anymate_run("a") as run:
+        with suppress(ValueError), anymate_run("a", report_failure=True):
+            raise ValueError("inner")
+        run.add_entries(2)
+        until(lambda: [(row.entries, row.failure) for row in rows()] == [(2, "ValueError: inner")])
+        another_program(file, SENT)
+        run.add_entries(3)
+        until(lambda: [row.entries for row in rows()] == [3])
+    assert credited(sandbox) == 3
+    assert sandbox.failures() == []
 
 
 def test_bot_that_was_taken_for_dead_twice(sandbox: Sandbox, file: Path, rows: Rows) -> None:

@@ -15,6 +15,7 @@ from tests.support.clients import client_of, one_try
 from tests.support.clock import Clock
 from tests.support.forward import ForwardProxy, certified
 from tests.support.proxy import Exchange, FaultProxy
+from tests.support.tracebacks import rendered
 
 
 def run(client: AnymateClient) -> int:
@@ -201,7 +202,16 @@ def test_not_sent_without_a_tunnel(
 
 
 @pytest.mark.parametrize(
-    "value", ["nonsense://x:1", "http://", "socks5://127.0.0.1:1", "socks5h://clerk:sesame@proxy.example:1080"]
+    "value",
+    [
+        "nonsense://x:1",
+        "http://",
+        "socks5://127.0.0.1:1",
+        "socks5h://clerk:sesame@proxy.example:1080",
+        "http://clerk:sesame#1@proxy.example:3128",
+        "http://clerk:sesame@proxy.example:70000",
+        "http://clerk:sesame@:3128",
+    ],
 )
 def test_proxy_that_makes_no_sense(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """A proxy that can't be used, one for SOCKS among them, is a setting that is wrong, told without its password."""
@@ -212,6 +222,7 @@ def test_proxy_that_makes_no_sense(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
     assert problem.startswith("HTTP_PROXY or ALL_PROXY: ")
     assert "NO_PROXY" in problem
     assert "sesame" not in problem
+    assert "sesame" not in rendered(caught.value.with_traceback(caught.tb.tb_next))  # without this very frame
 
 
 @pytest.mark.parametrize("run_id", [None, 7], ids=["starts", "adopts"])

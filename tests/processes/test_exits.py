@@ -108,3 +108,17 @@ def test_guard_in_an_exit_handler(sandbox: Sandbox) -> None:
         """
     assert run(text) == (0, "", "")
     assert finished(sandbox) == [(1, None)]
+
+
+def test_exit_functions_of_the_bot(sandbox: Sandbox) -> None:
+    """What the bot does at its exit comes before runs are finished by force, also if it was registered before them."""
+    text = """
+        import atexit, contextlib
+        stack = contextlib.ExitStack()
+        atexit.register(stack.close)
+        run = stack.enter_context(anymate_run("k", default_credit="succeeded"))
+        stack.callback(run.add_entries, 9)
+        run.add_entries(1)
+        """
+    assert run(text) == (0, "", "")
+    assert finished(sandbox) == [(10, None)]

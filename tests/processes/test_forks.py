@@ -10,7 +10,7 @@ import pytest
 
 from anymate_guard._journal.journals import close_all
 from anymate_guard.sandbox import Sandbox
-from tests.support.waiting import until
+from tests.support.waiting import LONGEST, until
 
 from .bots import FORK_IS_MEANT, LATE_TO_LOOK, TERMINATED, children, finished, rows, run, running
 
@@ -293,6 +293,52 @@ def test_ctrl_c_while_the_bot_forks(sandbox: Sandbox) -> None:
     assert (status, said) == (0, "")
     assert complaint.count("KeyboardInterrupt") == 1
     assert sorted(finished(sandbox), key=str) == [(1, None), (2, None)]
+
+
+def test_fork_in_the_midst_of_a_fork(sandbox: Sandbox) -> None:
+    """A signal handler that forks while the bot forks, as one that starts workers anew, gets back what it took only."""
+    text = """
+        from anymate_guard._process import fork as forks
+        signal.signal(signal.SIGUSR1, lambda *_: fork())
+        come = [signal.SIGUSR1]
+        forks.around(lambda _: come and signal.raise_signal(come.pop()), lambda _: None, lambda _: None)
+
+        def work():
+            with anymate_run("other") as other:
+                other.add_entries(2)
+
+        with anymate_run("k") as run:
+            run.add_entries(1)
+            fork()
+            say(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(LONGEST)
+            run.add_entries(2)
+            sys.stdin.readline()
+        """
+    with running(text.replace("LONGEST", f"{LONGEST}"), **FORK_IS_MEANT) as bot:
+        bot.until("set()")
+        until(lambda: [row for row, _ in rows() if row.entries == 3])
+        bot.send(signal.SIGTERM)
+        assert bot.end()[0] == TERMINATED
+    assert finished(sandbox) == [(3, None), (2, None)]
+
+
+def test_guard_that_its_parent_is_in(sandbox: Sandbox) -> None:
+    """A child may enter the guard object that its parent had entered: it is another program in the same run."""
+    text = """
+        guard = anymate_run("k")
+        with guard as run:
+            run.add_entries(1)
+            if os.fork() == 0:
+                with guard as its:
+                    its.add_entries(2)
+                os._exit(0)
+            say(os.wait()[1])
+        """
+    assert run(text, **FORK_IS_MEANT) == (0, "0\n", "")
+    assert finished(sandbox) == [(3, None)]
 
 
 @pytest.mark.usefixtures("unmeasured")

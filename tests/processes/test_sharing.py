@@ -223,3 +223,14 @@ def test_killed_after_another_guard_left(
     assert [failure["message"] for failure in sandbox.failures()] == reported
     (line,), _ = history_of(journal_at(Path(os.environ["ANYMATE_STATE_DIR"])), process_key="k")
     assert line.outcome == ("failed" if reported else "interrupted")
+
+
+def test_outcome_of_both(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A run failed if a body in it failed, whichever program it was in; that is what the last one out logs."""
+    caplog.set_level("INFO", "anymate_guard")
+    with anymate_run("k") as last:
+        last.add_entries(1)
+        assert run('with anymate_run("k"): sys.exit(3)')[0] == 3
+    assert finished(sandbox) == [(1, None)]
+    (line,) = [record.message for record in caplog.records if "run_finished" in record.message]
+    assert "outcome=failed" in line

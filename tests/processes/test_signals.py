@@ -274,6 +274,24 @@ def test_second_signal_while_finishing(sandbox: Sandbox) -> None:
     assert finished(sandbox) == [(3, None), (None, None)]
 
 
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM)])
+def test_another_signal_at_once(sandbox: Sandbox, numbers: tuple[int, int]) -> None:
+    """SIGHUP right after SIGTERM, as systemd sends it, is no second signal while the body still unwinds."""
+    status, said, _ = run(
+        f"""
+        with anymate_run("k") as run:
+            try:
+                run.add_entries(3)
+                signal.raise_signal({int(numbers[0])})
+            finally:
+                signal.raise_signal({int(numbers[1])})
+                say("unwound")
+        """
+    )
+    assert (status, said) == (128 + numbers[0], "unwound\n")
+    assert finished(sandbox) == [(3, None)]
+
+
 def test_second_keyboard_interrupt_while_finishing(sandbox: Sandbox) -> None:
     """A second Ctrl-C while the run is being finished leaves at once, and the finish is owed."""
     sandbox.fail_next("FinishRun", hang=True)
