@@ -168,6 +168,12 @@ class Journal:
                 "it was deleted or replaced while it was in use",
                 "what others had left there may be lost; see that nobody cleans up in the folder",
             )
+        try:
+            return self._tried(work, patience)
+        finally:
+            self._database.folder.tell()
+
+    def _tried(self, work: Callable[[], T], patience: float) -> T:
         end, again, poll = time.monotonic() + patience, False, _POLL
         while True:
             with self.wanted.lock:
@@ -242,3 +248,4 @@ class Journal:
             synced = self._database.sync()
         finally:
             self._unsynced |= not synced
+            self._database.folder.tell()

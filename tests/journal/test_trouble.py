@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import shutil
@@ -116,6 +117,30 @@ def test_corrupt(sandbox: Sandbox, file: Path, rows: Rows, lines: Lines) -> None
     assert json.dumps(str(aside)).strip('"') in line
     assert aside.read_bytes() == b"no database" * 1000
     assert [row.entries for row in rows()] == [3]
+
+
+def test_log_handler_that_waits_for_another_guard(sandbox: Sandbox, file: Path) -> None:
+    """While people are told of trouble, other threads can use the journal: a log handler may wait for one of them."""
+    guard("a")
+    close_all()
+    file.write_bytes(b"nothing that sqlite would know" * 100)
+    over: list[bool] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002  # whatever it says
+            thread = threading.Thread(target=guard, args=("b",), daemon=True)
+            thread.start()
+            thread.join(LONGEST)
+            over.append(not thread.is_alive())
+
+    handler, logger = Handler(logging.WARNING), logging.getLogger("anymate_guard")
+    logger.addHandler(handler)
+    try:
+        guard("a")
+    finally:
+        logger.removeHandler(handler)
+    assert over == [True]
+    assert credited(sandbox) == [1, 1, 1]
 
 
 def test_corrupt_twice(sandbox: Sandbox, file: Path, lines: Lines) -> None:

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from anymate_guard._files import temporary_folder
@@ -43,6 +44,7 @@ class Folder:
         self._unnamed: list[Path] = []  # folders and a file whose names may not be on the disk yet
         self._warning = Lock()
         self._warned = -_HOUR
+        self._untold = deque[dict[str, str]]()
 
     def _move_to(self, path: Path) -> None:
         self._path = path
@@ -128,13 +130,19 @@ class Folder:
         return remedy
 
     def warn(self, error: object, remedy: str, *, always: bool = False) -> None:
-        """Tell people of trouble with the file, once an hour unless `always`."""
+        """Have people told of trouble with the file, once an hour unless `always`."""
         with self._warning:
             due = always or time.monotonic() - self._warned > _HOUR
             if due:
                 self._warned = time.monotonic()
         if due:
-            emit("warning", "anymate.journal_unavailable", path=str(self.file), error=str(error), remedy=remedy)
+            self._untold.append({"path": str(self.file), "error": str(error), "remedy": remedy})
+
+    def tell(self) -> None:
+        """Tell people of it; nobody may hold a lock then that a guard needs, as a log handler may wait for one."""
+        with contextlib.suppress(IndexError):
+            while True:
+                emit("warning", "anymate.journal_unavailable", **self._untold.popleft())
 
     def _make(self) -> None:
         missing = list(itertools.takewhile(lambda place: not place.exists(), (self.file, *self.file.parents)))
