@@ -163,15 +163,17 @@ def _proxy(target: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:
     name = utils.select_proxy(base, utils.get_environ_proxies(base))
     if not name:
         return None, {}
+    shown = "what it says"
     with contextlib.suppress(ValueError):  # of urllib3, and for a port that is none
         proxy = urlsplit(utils.prepend_scheme_if_needed(name, "http"))
         if proxy.scheme in _PORTS and proxy.hostname and _port(proxy):
             return proxy, adapter.proxy_headers(name)
-    # Nothing of it is shown: a password in which # stands for itself is taken for a port, say.
+        if name.count("@") == proxy.netloc.count("@"):  # else a part of the password is taken for a port, say
+            shown = repr(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}")
     problem = (
-        f"{target.scheme.upper()}_PROXY or ALL_PROXY: can't be used, only an address such as http://proxy.example:3128 "
-        "or https://user:password@proxy.example:3128 can, in which # is written %23, and so on (with SOCKS nothing "
-        f"would bound the waits); set another one, or name {target.hostname} in NO_PROXY"
+        f"{target.scheme.upper()}_PROXY or ALL_PROXY: {shown} can't be used, only an http or https proxy can (with "
+        "SOCKS nothing would bound the waits; in a password # is %23, and so on); set another one, or name "
+        f"{target.hostname} in NO_PROXY"
     )
     raise ConfigurationError([problem])
 
