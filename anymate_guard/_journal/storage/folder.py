@@ -7,6 +7,7 @@ import itertools
 import os
 import stat
 import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -22,6 +23,13 @@ _HOUR = 3600.0
 
 class Untrusted(OSError):
     """Somebody else could have written what is in the folder."""
+
+
+class _Untold(threading.local):
+    """The trouble that a thread has met, and has still to tell people of."""
+
+    def __init__(self) -> None:
+        self.lines = deque[dict[str, str]]()
 
 
 class Folder:
@@ -44,7 +52,7 @@ class Folder:
         self._unnamed: list[Path] = []  # folders and a file whose names may not be on the disk yet
         self._warning = Lock()
         self._warned = -_HOUR
-        self._untold = deque[dict[str, str]]()
+        self._untold = _Untold()
 
     def _move_to(self, path: Path) -> None:
         self._path = path
@@ -136,13 +144,13 @@ class Folder:
             if due:
                 self._warned = time.monotonic()
         if due:
-            self._untold.append({"path": str(self.file), "error": str(error), "remedy": remedy})
+            self._untold.lines.append({"path": str(self.file), "error": str(error), "remedy": remedy})
 
     def tell(self) -> None:
         """Tell people of it; nobody may hold a lock then that a guard needs, as a log handler may wait for one."""
         with contextlib.suppress(IndexError):
             while True:
-                emit("warning", "anymate.journal_unavailable", **self._untold.popleft())
+                emit("warning", "anymate.journal_unavailable", **self._untold.lines.popleft())
 
     def _make(self) -> None:
         missing = list(itertools.takewhile(lambda place: not place.exists(), (self.file, *self.file.parents)))
