@@ -19,7 +19,7 @@ from anymate_guard._lifecycle.options import Options
 from anymate_guard._lifecycle.sharing import Place, Shared
 from anymate_guard._process import signals
 from anymate_guard._run.current import Scope
-from anymate_guard._run.run import Run, outcome_of
+from anymate_guard._run.run import Run, in_use, outcome_of
 
 
 class Use:
@@ -78,7 +78,7 @@ class Use:
     def exit(self, error: BaseException | None) -> None:
         """Get out of the run, whatever ended the body."""
         try:
-            if isinstance(error, GeneratorExit) and (journals.in_use() or self._program.in_use()):
+            if isinstance(error, GeneratorExit) and (in_use() or journals.in_use() or self._program.in_use()):
                 self.abandon()  # the garbage collector closes a generator in the middle of our own work
                 return
             with signals.deferred() if self._holds_signals else contextlib.nullcontext():

@@ -8,7 +8,7 @@ from typing import Literal, NoReturn, SupportsIndex
 
 from anymate_guard._process import signals
 from anymate_guard._process.fork import in_child
-from anymate_guard._process.locks import Lock
+from anymate_guard._process.locks import Lock, is_held
 from anymate_guard._run.amounts import MOST, NANOSECONDS, checked_entries, checked_nanoseconds
 from anymate_guard._run.current import Scope
 from anymate_guard._run.kpis import Kpis
@@ -251,6 +251,11 @@ def totals(run: Run) -> Recorded:
     """Entries and nanoseconds recorded so far."""
     with _lock:
         return run._totals()
+
+
+def in_use() -> bool:
+    """Whether this thread is in the middle of recording, as the garbage collector may come there, too."""
+    return is_held(_lock)
 
 
 def close(run: Run, outcome: Outcome) -> Recorded:

@@ -96,6 +96,36 @@ def test_collected_anywhere_on_the_way_to_anymate(sandbox: Sandbox, inside: bool
     assert sum(entries or 0 for entries, _ in runs) == len(runs) // 2
 
 
+def test_collected_while_others_look(sandbox: Sandbox) -> None:
+    """Garbage may be left while its thread reads what was recorded, and another one, at the journal, waits for that."""
+    text = """
+        from anymate_guard._journal.journals import all_journals
+        from anymate_guard._run import run as recording
+
+        def work():
+            with anymate_run("k") as run:
+                run.add_entries(1)
+                yield
+
+        def look():
+            with all_journals()[0].wanted.lock:
+                at_it.set()
+                with recording._lock:
+                    pass
+
+        generator, at_it = work(), threading.Event()
+        next(generator)
+        thread = threading.Thread(target=look)
+        with recording._lock:
+            thread.start()
+            at_it.wait()
+            generator.close()
+        thread.join()
+        """
+    assert run(text) == (0, "", "")
+    assert finished(sandbox) == [(1, None)]
+
+
 def anywhere(process_key: str, step: int, inside: bool) -> str:
     """A program that lets the collector come at each so many points, while it enters, or is inside, another guard."""
     text = ANYWHERE.replace("PROCESS_KEY", repr(process_key)).replace("STEP", str(step))
