@@ -16,6 +16,7 @@ from anymate_guard._journal.rows import Finish, Row, new_id
 from anymate_guard._journal.view import Claims, View
 
 Standing = Literal["entering", "inside", "outside"]
+Rows = tuple[Row, ...]
 Finishes = tuple[Finish, ...]  # of one run, in the order in which they have to be sent
 
 
@@ -49,6 +50,24 @@ class Left(NamedTuple):
     finishes: Finishes = ()
     owed: bool = False
     outage: bool = False
+
+
+class Closed(NamedTuple):
+    """What becomes of the rows of a finish that was never sent before, and whose run turns out to be closed.
+
+    Attributes:
+        again: Those that get a run of their own: without one, to be started and finished anew.
+        left: Those that wait for it, as somebody is in the process.
+        old: Those that may have been finished before the machine went down.
+        taken: Those that may be finished by now, by a program that took them, as it believed this one dead.
+        refused: Those that get none.
+    """
+
+    again: Finish | None
+    left: Rows
+    old: Rows
+    taken: Rows
+    refused: Rows
 
 
 def is_busy(view: View, row: Row) -> bool:
@@ -156,28 +175,19 @@ def name(view: View, finish: Finish, run_id: int, claims: Claims) -> Finishes:
     return _of_run(view, rows, others, claims)
 
 
-def not_open(view: View, finish: Finish, claims: Claims) -> tuple[Finish | None, list[Row], list[Row], list[Row]]:
-    """Decide about a finish that was never sent before, and whose run turns out to be closed.
-
-    Returns:
-        The same rows without a run, to be started and finished anew, if there are any and nobody is in the process;
-        those that may have been finished before the machine went down; those that may be finished by now, by a program
-        that took them, as it believed this one dead; and refused ones.
-    """
+def not_open(view: View, finish: Finish, claims: Claims) -> Closed:
+    """Decide about a finish that was never sent before, and whose run turns out to be closed."""
     view.reachable = True
     ours = view.ours(finish)
-    refused = [row for row in ours if row.adopted or row.again]
-    old = [row for row in ours if row not in refused and row.recorded < view.boot]
-    rest = [row for row in ours if row not in refused and row not in old]
-    taken = [row for row in finish.rows if row.id in view.taken]
+    refused = tuple(row for row in ours if row.adopted or row.again)
+    old = tuple(row for row in ours if row not in refused and row.recorded < view.boot)
+    rest = tuple(row.but(run_id=None, finish=0, again=True) for row in ours if row not in refused + old)
+    taken = tuple(row for row in finish.rows if row.id in view.taken)
     _refuse(view, refused, "the run was not open any more")
-    rows = [row.but(run_id=None, finish=0, again=True) for row in rest]
-    if not rows:
-        return None, old, taken, refused
-    if any(view.in_use(other) for other in view.of_process(rows[0]) if other.id not in finish.numbers):
-        give_back(view, rows)
-        return None, old, taken, refused
-    return _take(view, rows, claims), old, taken, refused
+    if any(view.in_use(other) for row in rest[:1] for other in view.of_process(row) if other.id not in finish.numbers):
+        give_back(view, rest)
+        return Closed(None, rest, old, taken, refused)
+    return Closed(_take(view, rest, claims) if rest else None, (), old, taken, refused)
 
 
 def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
@@ -278,9 +288,9 @@ def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Clai
     same = [row for row in idle if row.run_id == run_id is not None]
     # A run without an id whose owner died is carried into the next one; one that was left waits for a run of its own.
     carried = [row.but(run_id=run_id) for row in idle if row.run_id is None and row.state == "open"]
-    every = [*same, *rows]
+    every = [*same, *carried, *rows]
     known = [finish.rows for finish in _known(every)]
-    fresh = [*(row for row in every if not row.finish), *carried]
+    fresh = [row for row in every if not row.finish]
     number = new_id() if run_id is not None and not known else 0
     return tuple(_take(view, group, claims, number=number) for group in [*known, fresh] if group)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from math import isinf
 from typing import Any, Literal, NamedTuple
@@ -30,13 +30,13 @@ class Delivery(NamedTuple):
 
     Attributes:
         finish: What was sent, or not.
-        state: "acknowledged"; "uncertain", which counts as that; "left" to others in the run; "owed" still; "refused"
-            for good.
+        state: "acknowledged"; "uncertain", which counts as that; "taken" by a program that believed this one dead;
+            "left" to others in the run; "owed" still; "refused" for good.
         trouble: What stood in the way.
     """
 
     finish: Finish
-    state: Literal["acknowledged", "uncertain", "left", "owed", "refused"] = "acknowledged"
+    state: Literal["acknowledged", "uncertain", "taken", "left", "owed", "refused"] = "acknowledged"
     trouble: Trouble | None = None
 
 
@@ -89,7 +89,8 @@ def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) ->
     closed, delivery = False, Delivery(finishes[-1], "left")
     for place, finish in enumerate(finishes):
         if closed and not finish.known:  # by the finish before this one, so that there is no point in asking
-            delivery = yield from _start_over(way, finish, "the run was finished already", until)
+            error = ApiError("FinishRun", 200, "the run was finished already", said_no=True)
+            delivery = yield from _start_over(way, finish, error, until)
         else:
             delivery = yield from _deliver_one(way, finish, until)
         rest = finishes[place + 1 :]
@@ -135,28 +136,46 @@ def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) ->
     """Find out what "not open" means: it is no answer to what was never sent."""
     if way.claims.unsent.isdisjoint(finish.numbers):
         return (yield from _acknowledge(way, finish, "by an earlier try", until))
-    return (yield from _start_over(way, finish, str(error), until))
+    return (yield from _start_over(way, finish, error, until))
 
 
-def _start_over(way: Way, finish: Finish, reason: str, until: float | None) -> Life[Delivery]:
-    """Give what was never sent a run of its own, as its run is closed."""
-    trouble = ApiError("FinishRun", 200, reason, said_no=True)
-    decided = yield from _write(way, [finish], lambda view: rules.not_open(view, finish, way.claims))
-    if decided is None:
-        return Delivery(finish, "owed", trouble)
-    again, old, taken, refused = decided
-    if old:
-        yield from _acknowledge(way, Finish(tuple(old)), "before the machine was started", until)
-    uncertain = [*old, *taken]
-    if uncertain:
-        yield say("warning", "finish_uncertain", **Finish(tuple(uncertain)).facts, error=_UNCERTAIN)
-    if refused:
-        yield say("error", "finish_refused", **Finish(tuple(refused)).facts, error=reason)
-    if again is not None:
-        return (yield from _deliver_one(way, again, until))
-    if refused:
-        return Delivery(finish, "refused", trouble)
-    return Delivery(finish, "uncertain" if len(uncertain) == len(finish.rows) else "left")
+def _start_over(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
+    """Give what was never sent a run of its own, as its run is closed; what became of the last row."""
+    closed: rules.Closed | None
+    closed = yield from _write(way, [finish], lambda view: rules.not_open(view, finish, way.claims))
+    if closed is None:
+        return Delivery(finish, "owed", error)
+    if closed.old:
+        yield from _acknowledge(way, Finish(closed.old), "before the machine was started", until)
+    if uncertain := closed.old + closed.taken:
+        yield say("warning", "finish_uncertain", **Finish(uncertain).facts, error=_UNCERTAIN)
+    if closed.refused:
+        yield say("error", "finish_refused", **_facts(Finish(closed.refused), error), status=error.status)
+    last, decided = finish.rows[-1].id, Delivery(finish, "left")
+    for delivery in _deliveries(closed, error):
+        if last in delivery.finish.numbers:
+            decided = delivery
+        else:
+            yield from _tell(way, delivery)
+    if closed.again is None:
+        return decided
+    delivery = yield from _deliver_one(way, closed.again, until)
+    if last in closed.again.numbers:
+        return delivery
+    yield from _tell(way, delivery)
+    return decided
+
+
+def _deliveries(closed: rules.Closed, error: ApiError) -> Iterator[Delivery]:
+    """What has become of the rows that get no run of their own now."""
+    if closed.old:
+        yield Delivery(Finish(closed.old), "uncertain")
+    if closed.taken:
+        yield Delivery(Finish(closed.taken), "taken")
+    if closed.left:
+        yield Delivery(Finish(closed.left), "left")
+    if closed.refused:
+        yield Delivery(Finish(closed.refused), "refused", error)
 
 
 def _acknowledge(way: Way, finish: Finish, how: str, until: float | None) -> Life[Delivery]:
@@ -216,7 +235,7 @@ def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *,
 def report_failure(way: Way, delivery: Delivery) -> Life[None]:
     """Report the failure that belongs to a finish, after it: Anymate may forget it with the finish."""
     finish = delivery.finish
-    if finish.failure is None or delivery.state in {"left", "owed"}:
+    if finish.failure is None or delivery.state not in {"acknowledged", "uncertain", "refused"}:  # else others do so
         return
     about = {"process_key": finish.process_key, "run_id": finish.run_id}
     try:

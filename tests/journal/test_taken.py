@@ -217,16 +217,18 @@ def test_bot_that_was_taken_for_dead_while_it_left(sandbox: Sandbox, file: Path,
 def test_bot_that_was_taken_for_dead_while_it_finished(
     sandbox: Sandbox, way: FaultProxy, file: Path, lines: Callable[[str], list[str]]
 ) -> None:
-    """A bot whose finish another program took, and that finds its run closed, does not say that it has finished it."""
+    """A bot whose finish another program took, and that finds its run closed, leaves it and its failure to that one."""
 
     def take(exchange: Exchange) -> None:
         another_program(file, SENDING)
         exchange.answer(404, {"succeeded": False, "message": "The run is not open."})
 
     way.break_next("FinishRun", take)
-    with anymate_run("a") as run:
+    with pytest.raises(ValueError, match="bad"), anymate_run("a", report_failure=True) as run:
         run.add_entries(2)
+        raise ValueError("bad")
     (line,) = lines("anymate.finish_")
     assert line.startswith("WARNING anymate.finish_uncertain")
     assert "entries=2" in line
     assert lines("anymate.run_finished") + lines("anymate.run_left") == []
+    assert sandbox.failures() == []

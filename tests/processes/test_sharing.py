@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from anymate_guard import UnreachableError, anymate_run
+from anymate_guard import ApiError, UnreachableError, anymate_run
 from anymate_guard._guard import defaults, driver
 from anymate_guard._journal.contents import history_of
 from anymate_guard._journal.journals import journal_at
@@ -70,6 +71,69 @@ def test_run_that_somebody_else_finished(sandbox: Sandbox, caplog: pytest.LogCap
         again.add_entries(1)
     assert finished(sandbox) == [(None, None), (1, None), (5, None)]
     assert [one for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+def adopt(run_id: int | None, error: str = "") -> None:
+    """Let another program adopt a run, and leave it to whoever is in it still, by an error perhaps."""
+    text = f"""
+        with contextlib.suppress(ValueError), anymate_run("k", run_id={run_id}, report_failure=True) as run:
+            run.add_entries(5)
+            if {error!r}:
+                raise ValueError({error!r})
+        """
+    assert run(f"import contextlib\n{textwrap.dedent(text)}") == (0, "", "")
+
+
+def reported(sandbox: Sandbox) -> list[str]:
+    """The failures that Anymate was told of."""
+    return [failure["message"] for failure in sandbox.failures()]
+
+
+def test_failure_in_an_adopted_run_that_is_closed(sandbox: Sandbox) -> None:
+    """Where a guard's own run is started anew, the failure of one that had adopted the closed run is reported, too."""
+    with anymate_run("k") as own:
+        own.add_entries(1)
+        adopt(own.run_id, "of the adopter")
+        defaults.shared_client().finish_run(own.run_id or 0)
+    assert [one["overwriteEntries"] for one in sandbox.runs()] == [None, 1]
+    assert [(row.state, row.entries) for row, _ in rows()] == [("refused", 5)]
+    assert reported(sandbox) == ["ValueError: of the adopter"]
+
+
+def test_required_finish_of_an_adopted_run_that_is_closed(sandbox: Sandbox) -> None:
+    """Whether a finish that is required was delivered is told by the guard's own row, not by others in its run."""
+    run_id = defaults.shared_client().start_run("k")
+    with pytest.raises(ApiError, match=r"^FinishRun .*already finished") as caught:  # noqa: SIM117
+        with anymate_run("k", run_id=run_id, require_finish=True):
+            assert run('with anymate_run("k") as run: run.add_entries(5)') == (0, "", "")
+            defaults.shared_client().finish_run(run_id)
+    assert str(caught.value).count("FinishRun") == 1
+    assert [one["overwriteEntries"] for one in sandbox.runs()] == [None, 5]
+    assert [row.state for row, _ in rows()] == ["refused"]
+
+
+def test_refusal_of_what_others_left(sandbox: Sandbox) -> None:
+    """A finish that is required was delivered if the guard's own row was, whatever another one had adopted."""
+    with anymate_run("k", require_finish=True) as own:
+        adopt(own.run_id)
+        defaults.shared_client().finish_run(own.run_id or 0)
+    assert [row.state for row, _ in rows()] == ["refused"]
+
+
+def test_failure_that_is_left_to_others(sandbox: Sandbox) -> None:
+    """A guard that gives its row back, as others are in the process, leaves the report of its failure to them."""
+    with ExitStack() as stack:
+        own = stack.enter_context(anymate_run("k", report_failure=True))
+        adopt(own.run_id)
+        defaults.shared_client().finish_run(own.run_id or 0)
+        with running(BODY) as bot:
+            bot.until("inside")
+            until(lambda: {row.run_id for row, _ in rows()} - {own.run_id, None})
+            stack.__exit__(ValueError, ValueError("of its own"), None)
+            assert reported(sandbox) == []
+            bot.end()
+    assert run('with anymate_run("k"): pass') == (0, "", "")
+    assert reported(sandbox) == ["ValueError: of its own"]
 
 
 def test_killed_while_finishing(sandbox: Sandbox) -> None:
