@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from anymate_guard._api.client import means_not_open
 from anymate_guard._journal import rules
+from anymate_guard._journal.owed import Finishes, Standing, claim, numbers_of
 from anymate_guard._journal.rows import Finish, Row, Unavailable
 from anymate_guard._journal.view import View
 from anymate_guard._lifecycle.asks import GiveBack, Life, Say, Settled, say
@@ -40,17 +41,17 @@ class Delivery(NamedTuple):
     trouble: Trouble | None = None
 
 
-def settle(way: Way, row: Row, standing: rules.Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
+def settle(way: Way, row: Row, standing: Standing = "outside", *, seconds: float = _SETTLING) -> Life[bool]:
     """Send what is owed to the account of a row, for two seconds; False if something could not be delivered."""
     try:
-        owed = yield from way.apply(lambda view: rules.claim(view, row, way.claims, standing))
+        owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
     except Unavailable:
         return False
     return (yield from settle_claimed(way, row, owed, standing, seconds=seconds))
 
 
 def settle_claimed(
-    way: Way, row: Row, owed: Sequence[rules.Finishes], standing: rules.Standing, *, seconds: float = _SETTLING
+    way: Way, row: Row, owed: Sequence[Finishes], standing: Standing, *, seconds: float = _SETTLING
 ) -> Life[bool]:
     """Send finishes that were claimed, and go on claiming, as long as there is a point in it."""
     until = way.clock() + seconds - _GIVING_BACK
@@ -68,7 +69,7 @@ def settle_claimed(
                     # Not waiting for the disk: after a power cut they are owed, or claimed by a dead program.
                     yield from _give_back(way, [finish for others in rest for finish in others], durable=False)
                     return False
-            owed = yield from way.apply(lambda view: rules.claim(view, row, way.claims, standing))
+            owed = yield from way.apply(lambda view: claim(view, row, way.claims, standing))
     except Unavailable:
         yield GiveBack(way.claims.rows, way.claims.unsent)
         return False
@@ -220,7 +221,7 @@ def _keep(way: Way, finishes: Sequence[Finish], reason: str, *, reachable: bool,
         return set(view.puts)
 
     kept = yield from _write(way, finishes, rule, durable=durable)  # but for what another program has taken or settled
-    way.claims.rows -= rules.numbers_of(finishes) if kept is None else kept
+    way.claims.rows -= numbers_of(finishes) if kept is None else kept
 
 
 def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *, durable: bool = False) -> Life[Any]:
@@ -228,7 +229,7 @@ def _write(way: Way, finishes: Sequence[Finish], rule: Callable[[View], Any], *,
     try:
         return (yield from way.apply(rule, durable=durable))
     except Unavailable:  # the file holds the claim, and so do we
-        yield GiveBack(rules.numbers_of(finishes), way.claims.unsent)
+        yield GiveBack(numbers_of(finishes), way.claims.unsent)
         return None
 
 

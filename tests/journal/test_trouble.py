@@ -23,7 +23,7 @@ import pytest
 
 from anymate_guard import Kpis, Settings, anymate_run
 from anymate_guard._guard import defaults, driver
-from anymate_guard._journal import recorder, rules
+from anymate_guard._journal import owed, recorder
 from anymate_guard._journal.contents import history_of, rows_of
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row, Unavailable, new_id
@@ -712,12 +712,12 @@ def test_claimed_by_a_step_that_was_not_written(
 
     def claim_it() -> None:
         assert refused.wait(LONGEST)
-        another_one.run(ways[1].apply(lambda view: rules.claim(view, row, ways[1].claims)))
+        another_one.run(ways[1].apply(lambda view: owed.claim(view, row, ways[1].claims)))
         claimed.set()
 
     thread = threading.Thread(target=claim_it)
     thread.start()
-    one.run(ways[0].apply(lambda view: rules.claim(view, row, ways[0].claims), LONGEST))
+    one.run(ways[0].apply(lambda view: owed.claim(view, row, ways[0].claims), LONGEST))
     thread.join()
     assert (ways[0].claims.rows, ways[0].claims.unsent) == (set(), set())
     one.journal.wanted.give_back(ways[1].claims.rows, ways[1].claims.unsent)
@@ -869,7 +869,7 @@ INTERRUPTED = """
 import os, sqlite3, sys
 from pathlib import Path
 from anymate_guard import anymate_run
-from anymate_guard._journal import recorder, rules
+from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import journal_at
 
 recorder._EVERY = 60  # nothing is written but here

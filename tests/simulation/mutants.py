@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from anymate_guard._journal import rules
+from anymate_guard._journal import owed
 from anymate_guard._journal.journal import Journal
 from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
@@ -84,7 +84,7 @@ class Mutant:
 
 MUTANTS = {
     "what is owed ends the run that is adopted": Mutant(
-        rules._owed,
+        owed._owed,
         'adopts = standing == "entering" and of.run_id is not None',
         "adopts = False",
         SMALL["one that adopts"],
@@ -150,10 +150,10 @@ MUTANTS = {
         budget=2,
     ),
     "all that is owed is read at once": Mutant(
-        rules.claim, "row.username, claims.batch", "row.username, 1 << 30", SMALL["a guard"], backlog=200
+        owed.claim, "row.username, claims.batch", "row.username, 1 << 30", SMALL["a guard"], backlog=200
     ),
     "all that waits for the process of a guard is read at once": Mutant(
-        rules.claim, "claims.batch, claims.tried", "1 << 30, ()", SMALL["a guard"], backlog=400
+        owed.claim, "claims.batch, claims.tried", "1 << 30, ()", SMALL["a guard"], backlog=400
     ),
     "a row has no owner": Mutant(Wanted.add, "entry.change(owner=self._me)", "pass"),
     "a failure is reported by who leaves, not by the last one out": Mutant(
