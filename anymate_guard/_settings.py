@@ -15,7 +15,13 @@ from anymate_guard._process_key import check_process_key
 from anymate_guard._secrecy import unseen
 from anymate_guard.errors import ConfigurationError
 
-CREDENTIALS = ("client_id", "client_secret", "username", "password")
+_WHENCE = {
+    "client_id": "Settings → Api Key in Anymate",
+    "client_secret": "Settings → Api Key in Anymate",
+    "username": "the mate's own login",
+    "password": "the mate's own login",
+}
+CREDENTIALS = tuple(_WHENCE)
 SECRETS = ("client_secret", "password")  # which `anymate-guard exec` keeps from the command that it runs
 ADDRESSES = ("api_url", "auth_url")
 _SECONDS = ("timeout", "deadline")
@@ -231,7 +237,7 @@ def _wrong_credentials(values: dict[str, Any]) -> list[str]:
     problems = []
     for name in CREDENTIALS:
         if not values[name].strip():
-            problems.append(f"{variable(name)}: is missing")
+            problems.append(f"{variable(name)}: is missing; set it or {variable(name)}_FILE ({_WHENCE[name]})")
         elif _HALF_CHARACTER.search(values[name]):
             problems.append(f"{variable(name)}: is not text in UTF-8")
         elif _CONTROL.search(values[name]):

@@ -91,12 +91,12 @@ def test_settings_are_missing(sandbox: Sandbox, tmp_path: Path) -> None:
     )
     nowhere = tmp_path / "nowhere"
     cause = f"can't read '{nowhere}': No such file or directory"
-    half = "is missing while ANYMATE_API_URL is set; set both or neither"
+    half = "is missing while ANYMATE_API_URL is set"
     no_number = "must be a number of seconds above 0 and at most 86400, got 'soon'"
     assert marked(lines) == [
         f"ANYMATE_CLIENT_SECRET: ANYMATE_CLIENT_SECRET_FILE: {cause} (file {nowhere}); correct it",
-        "ANYMATE_PASSWORD: is missing; set ANYMATE_PASSWORD or ANYMATE_PASSWORD_FILE",
-        f"ANYMATE_AUTH_URL: {half}; set ANYMATE_AUTH_URL",
+        "ANYMATE_PASSWORD: is missing; set it or ANYMATE_PASSWORD_FILE (the mate's own login)",
+        f"ANYMATE_AUTH_URL: {half}; set both or neither",
         f"ANYMATE_TIMEOUT: {no_number} (environment); correct it",
     ]
     assert "✓ ANYMATE_USERNAME: mate@sandbox (environment)" in lines

@@ -86,15 +86,15 @@ def test_the_real_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_set() -> None:
-    """Without any settings, one error names every variable that is missing."""
+    """Without any settings, one error names every variable that is missing, and tells where its value is found."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({})
     assert str(caught.value) == (
         "4 problems:\n"
-        "  - ANYMATE_CLIENT_ID: is missing\n"
-        "  - ANYMATE_CLIENT_SECRET: is missing\n"
-        "  - ANYMATE_USERNAME: is missing\n"
-        "  - ANYMATE_PASSWORD: is missing"
+        "  - ANYMATE_CLIENT_ID: is missing; set it or ANYMATE_CLIENT_ID_FILE (Settings → Api Key in Anymate)\n"
+        "  - ANYMATE_CLIENT_SECRET: is missing; set it or ANYMATE_CLIENT_SECRET_FILE (Settings → Api Key in Anymate)\n"
+        "  - ANYMATE_USERNAME: is missing; set it or ANYMATE_USERNAME_FILE (the mate's own login)\n"
+        "  - ANYMATE_PASSWORD: is missing; set it or ANYMATE_PASSWORD_FILE (the mate's own login)"
     )
 
 
@@ -104,7 +104,8 @@ def test_one_missing(name: str, value: str | None) -> None:
     """A credential that is missing or blank is named, alone."""
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env({k: v for k, v in {**CREDENTIALS, name: value}.items() if v is not None})
-    assert str(caught.value) == f"{name}: is missing"
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{name}: is missing; set it or {name}_FILE (")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -131,10 +131,8 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
         source = f"file {os.environ[by_file]}"
     wrong = [problem for problem in problems if problem.startswith((f"{by_value}:", f"{by_file}:"))]
     if wrong:
-        names = f"{by_value} or {by_file}" if name in CREDENTIALS else by_value
-        remedy = f"set {names}" if source == "default" else "correct it"
-        says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
-        return Line(by_value, "wrong", says, "" if source == "default" else source, remedy)
+        says, _, remedy = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong).partition("; ")
+        return Line(by_value, "wrong", says, "" if source == "default" else source, remedy or "correct it")
     value = os.environ.get(by_value) if settings is None else getattr(settings, name)
     unread = settings is None and source.startswith("file")
     made_up = settings is not None and not settings.client_id and name in ADDRESSES and source == "default"
