@@ -148,9 +148,10 @@ class Folder:
 
     def tell(self) -> None:
         """Tell people of it; nobody may hold a lock then that a guard needs, as a log handler may wait for one."""
-        with contextlib.suppress(IndexError):
-            while True:
-                emit("warning", "anymate.journal_unavailable", **self._untold.lines.popleft())
+        lines = self._untold.lines
+        while lines:
+            with contextlib.suppress(IndexError):  # a signal handler has told of it just now
+                emit("warning", "anymate.journal_unavailable", **lines.popleft())
 
     def _make(self) -> None:
         missing = list(itertools.takewhile(lambda place: not place.exists(), (self.file, *self.file.parents)))
