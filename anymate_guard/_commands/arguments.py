@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -60,11 +61,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
+    def run(_: argparse.Namespace) -> int:
+        parser.print_help(sys.stderr)  # no command was given
+        return 2
+
     parser = argparse.ArgumentParser(
         "anymate-guard", description="Guard runs on Anymate, and try it out without an account."
     )
+    parser.set_defaults(run=run)
     parser.add_argument("-V", "--version", action="version", version=__version__, help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="name", metavar="COMMAND")
     for add in (
         _add_demo,
         _add_sandbox,
