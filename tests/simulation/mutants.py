@@ -162,4 +162,11 @@ MUTANTS = {
         "yield from report_failure(way, Delivery(Finish((shared.entry.row,))))",
         SMALL["one that fails"],
     ),
+    "a failure is reported before it is written that its run is finished": Mutant(
+        settling._acknowledge,
+        "if until is None or finish.failure is not None:",
+        "if False:",
+        SMALL["one that fails"],
+        frozenset({"crashes"}),
+    ),
 }
