@@ -16,6 +16,11 @@ class Run:
     process_key: str
     credited: int | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not finished yet."""
+        return self.credited is None
+
 
 @dataclass
 class Anymate:
@@ -27,7 +32,7 @@ class Anymate:
     def start(self, process_key: str) -> int:
         """StartRun."""
         for run in self.runs.values():
-            if run.process_key == process_key and run.credited is None:
+            if run.process_key == process_key and run.is_open:
                 return run.run_id
         run = Run(100 + len(self.runs), process_key)
         self.runs[run.run_id] = run
@@ -36,7 +41,7 @@ class Anymate:
     def finish(self, run_id: int, entries: int | None) -> None:
         """FinishRun."""
         run = self.runs.get(run_id)
-        if run is None or run.credited is not None:
+        if run is None or not run.is_open:
             raise ApiError("FinishRun", 200, "succeeded is false: the run is not open", said_no=True)
         run.credited = entries or 0
 

@@ -15,10 +15,11 @@ from anymate_guard._journal.rows import Entry
 from anymate_guard._journal.view import View
 from anymate_guard._journal.wanted import Wanted
 from anymate_guard._lifecycle import leaving, settling
+from anymate_guard._lifecycle.options import Options
 
 from .choices import every
 from .world import Plan
-from .worlds import SMALL, Failed, Seen, try_one
+from .worlds import SMALL, Failed, Seen, plan, try_one
 
 _MOST = 10_000  # schedules
 
@@ -168,5 +169,12 @@ MUTANTS = {
         "if False:",
         SMALL["one that fails"],
         frozenset({"crashes"}),
+    ),
+    "a failure in an adopted run that a person has finished is forgotten": Mutant(
+        settling._start_over,
+        "        else:\n            yield from _tell(way, delivery)",
+        "        else:\n            pass",
+        (plan(0, "A"), plan(1, "B", adopts=True, fails=True, options=Options(report_failure=True))),
+        frozenset({"people"}),
     ),
 }

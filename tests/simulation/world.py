@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from anymate_guard._lifecycle.settling import settle
 from anymate_guard._lifecycle.sharing import Place, Shared
 from anymate_guard._run.run import Outcome
 
-from .anymate import Anymate
+from .anymate import Anymate, Run
 from .choices import Choices
 from .machine import Machine, Process
 
@@ -202,21 +202,27 @@ class World:
         if guard.ask is not None and "interruptions" in self.faults:
             found += [lambda: self._step(guard, "interrupted before"), lambda: self._step(guard, "interrupted after")]
             found += [lambda: self._step(guard, "interrupted twice")]
+        return found + list(self._faults_beside(guard.process))
+
+    def _faults_beside(self, process: Process) -> Iterator[Callable[[], object]]:
+        """What may happen beside what a guard of a program does."""
         if "crashes" in self.faults:
-            found.append(lambda: self._crash(guard.process))
-        if "looks" in self.faults and guard.process.alive:
-            found.append(lambda: self._look(guard.process))
+            yield lambda: self._crash(process)
+        if "looks" in self.faults and process.alive:
+            yield lambda: self._look(process)
         for what, effect in list(self.anymate.late):
-            found.append(functools.partial(self._arrive, what, effect))
-        if "mistakes" in self.faults and guard.process.alive and len(self.machine.processes) > 1:
-            found.append(lambda: self._mistake(guard.process))
+            yield functools.partial(self._arrive, what, effect)
+        if "mistakes" in self.faults and process.alive and len(self.machine.processes) > 1:
+            yield lambda: self._mistake(process)
         if "deletions" in self.faults and not any(
             one.journal.wanted.last.wrote for one in self.machine.processes.values()
         ):
-            found.append(self._delete)  # else the file alone knew of it
+            yield self._delete  # else the file alone knew of it
         if "locks" in self.faults:
-            found.append(self._lock)
-        return found
+            yield self._lock
+        for run in self.anymate.runs.values() if "people" in self.faults else ():
+            if run.is_open:
+                yield functools.partial(self._finish_by_hand, run)
 
     # What guards do
 
@@ -488,6 +494,11 @@ class World:
         self.machine.file.locked = not self.machine.file.locked
         self.story.append(f"the journal's file is {'' if self.machine.file.locked else 'no longer '}locked")
 
+    def _finish_by_hand(self, run: Run) -> None:
+        """Somebody finishes a run in Anymate, with nothing in it."""
+        self.anymate.finish(run.run_id, None)
+        self.story.append(f"a person finishes run {run.run_id}")
+
     def _look_around(self, guard: Guard) -> None:
         guard.known = [other for other in self.guards if other.shared is not None and not other.process.unseen]
 
@@ -495,7 +506,7 @@ class World:
         """Failure, which Anymate would forget with the FinishRun of a run that is open still."""
         guard.reported += 1
         run = self.anymate.runs.get(guard.shared.run_id or 0) if guard.shared else None
-        if run is not None and run.credited is None:
+        if run is not None and run.is_open:
             raise Broken(f"the failure of {guard.process.name} is reported before its run {run.run_id} is finished")
 
     def _finish(self, process: Process, life: Life[Any]) -> Any:
@@ -534,7 +545,8 @@ class World:
         reported = [guard.reported for guard in self.guards if guard.plan.fails and guard.plan.options.report_failure]
         # Who is taken for dead may report, too, and so may whoever comes after a kill, if nothing could be written.
         once = self.faults.isdisjoint({"file", "locks", "mistakes"})
-        if reported and ((once and max(reported) > 1) or not (self.injected or any(reported))):
+        lost = not any(reported) and (not self.injected or self.faults == {"people"})
+        if reported and (lost or (once and max(reported) > 1)):
             raise Broken(f"failures were reported {reported} times")
         left = [row for row in self.machine.file.content.rows.values() if row.state not in {"starting", "refused"}]
         if left:
@@ -563,7 +575,7 @@ class World:
 
     def _check_alone(self, guard: Guard, run_id: int) -> None:
         run = self.anymate.runs.get(run_id)
-        if self.doubtful or run is None or run.credited is not None:
+        if self.doubtful or run is None or not run.is_open:
             return
         for other in (guard, *guard.known):
             if other.body == run_id and other.steps is not None:

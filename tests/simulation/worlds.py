@@ -12,7 +12,9 @@ from anymate_guard._lifecycle.options import Options
 from .choices import Choices, every, shortest
 from .world import Plan, World
 
-ALL_FAULTS = frozenset({"answers", "crashes", "deletions", "file", "interruptions", "locks", "looks", "mistakes"})
+ALL_FAULTS = frozenset(
+    {"answers", "crashes", "deletions", "file", "interruptions", "locks", "looks", "mistakes", "people"}
+)
 
 
 def plan(number: int, program: str, process_key: str = "p", **more: object) -> Plan:
