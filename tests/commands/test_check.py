@@ -108,6 +108,13 @@ def test_settings_are_missing(sandbox: Sandbox, tmp_path: Path) -> None:
     assert sandbox.requests() == []
 
 
+def test_wrong_value_is_shown_whole(sandbox: Sandbox) -> None:
+    """A value that is wrong is quoted as it is, whatever stands in it."""
+    (found,) = marked(checked(code=1, ANYMATE_TIMEOUT="soon; or later"))
+    cause = "must be a number of seconds above 0 and at most 86400, got 'soon; or later'"
+    assert found == f"ANYMATE_TIMEOUT: {cause} (environment); correct it"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
 def test_secret_that_never_ends(sandbox: Sandbox, tmp_path: Path) -> None:
     """A secret in a file or a pipe that never ends is a cross that says so, and no hang."""

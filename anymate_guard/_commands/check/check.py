@@ -131,8 +131,11 @@ def _setting(name: str, settings: Settings | None, problems: Sequence[str]) -> L
         source = f"file {os.environ[by_file]}"
     wrong = [problem for problem in problems if problem.startswith((f"{by_value}:", f"{by_file}:"))]
     if wrong:
-        says, _, remedy = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong).partition("; ")
-        return Line(by_value, "wrong", says, "" if source == "default" else source, remedy or "correct it")
+        says = "; ".join(problem.removeprefix(f"{by_value}: ") for problem in wrong)
+        if source != "default":
+            return Line(by_value, "wrong", says, source, "correct it")
+        says, _, remedy = says.partition("; ")  # no value is quoted, as there is none
+        return Line(by_value, "wrong", says, remedy=remedy)
     value = os.environ.get(by_value) if settings is None else getattr(settings, name)
     unread = settings is None and source.startswith("file")
     made_up = settings is not None and not settings.client_id and name in ADDRESSES and source == "default"
