@@ -142,10 +142,12 @@ def not_open(view: View, finish: Finish, claims: Claims) -> Closed:
     rest = tuple(row.but(run_id=None, finish=0, again=True) for row in ours if row not in refused + old)
     taken = tuple(row for row in finish.rows if row.id in view.taken)
     _refuse(view, refused, "the run was not open any more")
-    if any(view.in_use(other) for row in rest[:1] for other in view.of_process(row) if other.id not in finish.numbers):
+    if not rest:
+        return Closed(None, (), old, taken, refused)
+    if any(view.in_use(other) for other in view.of_process(rest[0]) if other.id not in finish.numbers):
         give_back(view, rest)
         return Closed(None, rest, old, taken, refused)
-    return Closed(take(view, rest, claims) if rest else None, (), old, taken, refused)
+    return Closed(take(view, rest, claims), (), old, taken, refused)
 
 
 def put_off(view: View, finish: Finish, reason: str, claims: Claims, *, reachable: bool) -> None:
@@ -179,7 +181,10 @@ def _in_run(view: View, row: Row, run_id: int) -> bool:
 
 
 def _of_run(view: View, rows: Sequence[Row], others: Sequence[Row], claims: Claims) -> Finishes:
-    """Claim all that the last one out of a run has to send; what may have been sent before comes first, as it was."""
+    """Claim all that the last one out of a run has to send; what may have been sent before comes first, as it was.
+
+    Its own rows are the last ones: what becomes of them is what it is told.
+    """
     run_id = rows[0].run_id
     idle = [row for row in others if not view.in_use(row) and row.state in {"open", "done", "finishing"}]
     same = [row for row in idle if row.run_id == run_id is not None]

@@ -77,7 +77,7 @@ def settle_claimed(
 
 
 def deliver(way: Way, finishes: Sequence[Finish], until: float | None = None) -> Life[Delivery]:
-    """Send claimed finishes of one run in their order; what became of the last one.
+    """Send claimed finishes of one run in their order; what became of the last row of all.
 
     Args:
         way: The way to Anymate.
