@@ -69,6 +69,7 @@ class Wanted:
         self.lost = False
         self._me = me
         self._rows: dict[int, Row | None] = {}
+        self._changed = set[int]()  # which of them may differ from what the file holds: a step looks at no others
         self._entries: dict[int, Entry] = {}
         self._written: dict[int, Row] = {}  # what the file holds of it
         self._finished: list[tuple[Finish, str, float]] = []  # what it still holds of finishes that Anymate has
@@ -88,7 +89,8 @@ class Wanted:
     @property
     def differs(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._finished or self._differences())
+        with self.lock:
+            return bool(self._finished or self._differences())
 
     @property
     def in_file(self) -> bool:
@@ -115,7 +117,7 @@ class Wanted:
         with self.lock:
             entry.change(owner=self._me)
             self._entries[entry.row.id] = entry
-            self._rows[entry.row.id] = entry.row
+            self._want(entry.row.id, entry.row)
 
     def give_back(self, numbers: set[int], unsent: set[int]) -> None:
         """Let go of rows that were claimed, or are open.
@@ -129,7 +131,8 @@ class Wanted:
             for number in numbers:
                 row, entry = self._rows.get(number), self._entries.get(number)
                 if row is not None:
-                    self._rows[number] = left = released(entry.recorded() if entry else row, unsent)
+                    left = released(entry.recorded() if entry else row, unsent)
+                    self._want(number, left)
                     if entry is not None and left is not None:
                         entry.row = left
 
@@ -149,16 +152,16 @@ class Wanted:
             for number in numbers:
                 self._forget(number)
                 if number in self._written or number in self.last.wrote:
-                    self._rows[number] = None
+                    self._want(number, None)
 
     def record(self) -> None:
         """Take up what the guards have recorded by now."""
         for number, entry in list(self._entries.items()):
             row = entry.recorded()
-            if row.id == number:
-                self._rows[number] = row
-            else:
+            if row.id != number:
                 self.begin_anew(number)
+            elif row is not self._rows.get(number):
+                self._want(number, row)
 
     def updates(self, opened: Opened) -> list[tuple[Row, int]] | None:
         """What differs, if that is nothing but new content of rows in the file; each with its finish there."""
@@ -193,6 +196,7 @@ class Wanted:
         for number, row in step.wrote.items():
             if row is not None and row.owner == self._me:
                 self._rows[number] = self._written[number] = row
+                self._changed.discard(number)
                 if number in self._entries and number in decided:  # else the guard knows more by now
                     self._entries[number].row = row
             else:
@@ -211,14 +215,21 @@ class Wanted:
         if row is not None and row.state == "done" and row.entries is None and row.nanoseconds is None:
             row = None
         if entry is not None and row is not None:
-            self._entries[row.id], self._rows[row.id] = entry, row
+            self._entries[row.id] = entry
+            self._want(row.id, row)
         self._rows.pop(number, None)
+        self._changed.discard(number)
         self._written.pop(number, None)
         self._entries.pop(number, None)  # at last: as long as it is there, `record` goes on with what was interrupted
         return row
 
+    def _want(self, number: int, row: Row | None) -> None:
+        self._changed.add(number)  # first, as Ctrl-C may come in between
+        self._rows[number] = row
+
     def _forget(self, number: int) -> None:
         self._rows.pop(number, None)
+        self._changed.discard(number)
         self._entries.pop(number, None)
 
     def _compare(self, tables: Tables, last: Step, opened: Opened) -> None:
@@ -237,11 +248,12 @@ class Wanted:
             self._written[number] = row
             if number not in self._rows:  # claimed by a step whose end was not seen
                 self._rows[number] = released(row)
+        self._changed.update(self._rows)
         for number in self._written.keys() - held.keys() - self._rows.keys():
             del self._written[number]
 
     def _differences(self) -> list[tuple[int, Row | None]]:
-        wanted = list(self._rows.items())
+        wanted = [(number, self._rows[number]) for number in tuple(self._changed) if number in self._rows]
         return [(number, row) for number, row in wanted if row is None or self._written.get(number) is not row]
 
     def _write_differences(self, tables: Tables) -> dict[int, Row | None]:
