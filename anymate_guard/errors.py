@@ -5,7 +5,7 @@
     ├── NotOkToRun                  OkToRun said no: .gate_open .tasks_available .not_blocked_date
     ├── NoCurrentRun (LookupError)  current_run() outside a guard
     ├── UnreachableError            no usable answer before the deadline: .operation .reason .maybe_sent
-    └── ApiError                    an answer that means no: .operation .status .message .maybe_sent .said_no
+    └── ApiError                    an answer that means no: .operation .status .message .maybe_sent .said_no .foreign
         └── AuthenticationError     the credentials were refused
 
 Every error keeps its facts as attributes and survives pickling, so it can travel back from a worker process.
@@ -95,17 +95,25 @@ class ApiError(AnymateGuardError):
         message: What Anymate said (at most 200 characters, secrets masked) and what to do about it.
         maybe_sent: Whether an earlier try, which got no usable answer, may have taken effect.
         said_no: Whether the answer says `"succeeded": false`; a status alone may be a gateway's.
+        foreign: Whether the answer is a page that is not Anymate's: a gateway's, which may not reach it just now.
     """
 
     def __init__(
-        self, operation: str, status: int, message: str, maybe_sent: bool = False, said_no: bool = False
+        self,
+        operation: str,
+        status: int,
+        message: str,
+        maybe_sent: bool = False,
+        said_no: bool = False,
+        foreign: bool = False,
     ) -> None:
         self.operation = operation
         self.status = status
         self.message = message
         self.maybe_sent = maybe_sent
         self.said_no = said_no
-        super().__init__(operation, status, message, maybe_sent, said_no)
+        self.foreign = foreign
+        super().__init__(operation, status, message, maybe_sent, said_no, foreign)
 
     def __str__(self) -> str:
         return f"{self.operation} was refused by Anymate (HTTP {self.status}): {self.message}"

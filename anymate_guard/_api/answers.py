@@ -12,6 +12,7 @@ from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 
 _PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})  # not what a server will never do
+_FOREIGN = frozenset({400, 404, 405, 410, 422})  # with a page
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
@@ -24,7 +25,7 @@ class Reply:
         answer: What came back.
         data: Its JSON object, if it is one.
         mask: For quoting it.
-        foreign: Whether it is the page of a gateway that does not reach Anymate just now, and knows no run.
+        foreign: Whether it is a page that is not Anymate's: a gateway's, which may not reach it just now.
         sent_before: Whether an earlier try of the same call may have reached Anymate.
     """
 
@@ -61,7 +62,7 @@ class Reply:
             return f"HTTP {self.status}: {self.text}"
         if self.status < 300 and (self.data is None or not self._complete(self.data)):
             return f"HTTP {self.status} that can't be read: {self.text}"
-        if self.foreign:
+        if self.foreign and self.operation == "FinishRun":  # the others raise, as an address may be wrong
             return f"HTTP {self.status} that is not Anymate's: {self.text}"
         return ""
 
@@ -86,7 +87,7 @@ class Reply:
 
     def refusal(self, message: str, kind: type[ApiError] = ApiError) -> ApiError:
         """The error for an answer that means no."""
-        return kind(self.operation, self.status, message, self.sent_before, self._said_no)
+        return kind(self.operation, self.status, message, self.sent_before, self._said_no, self.foreign)
 
     def _redirected(self) -> str:
         target = self.mask.quoted(self.answer.header("Location") or "nowhere")
@@ -104,5 +105,6 @@ def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Re
         data = json.loads(answer.body)
     except (ValueError, RecursionError):
         data = None
-        foreign = operation == "FinishRun" and answer.status == 404 and bool(answer.body.strip())
+        page = answer.body.strip()
+        foreign = answer.status in _FOREIGN and (page.startswith(b"<") or (answer.status == 404 and bool(page)))
     return Reply(operation, answer, data if isinstance(data, dict) else None, mask, foreign, sent_before)

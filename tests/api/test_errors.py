@@ -24,7 +24,7 @@ ERRORS = [
     NotOkToRun("invoice-intake", gate_open=False, tasks_available=True, not_blocked_date=False),
     NoCurrentRun("outside"),
     UnreachableError("StartRun", "HTTP 503", maybe_sent=True),
-    ApiError("FinishRun", 403, "No.", maybe_sent=True, said_no=True),
+    ApiError("FinishRun", 403, "No.", maybe_sent=True, said_no=True, foreign=True),
     AuthenticationError("token", 400, "No."),
 ]
 

@@ -263,15 +263,20 @@ class TestFinishAgain:
             client.finish_run(run_id, Kpis(2))
         assert (caught.value.status, caught.value.maybe_sent) == (status, True)
 
-    @pytest.mark.parametrize("page", ["<html>404 Not Found</html>", "default backend - 404"])
-    def test_not_said_by_anymate(self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, page: str) -> None:
+    @pytest.mark.parametrize(
+        ("status", "page"),
+        [(404, "default backend - 404"), *((status, "\n<html>No</html>") for status in (400, 404, 405, 410, 422))],
+    )
+    def test_not_said_by_anymate(
+        self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, status: int, page: str
+    ) -> None:
         """A gateway that knows no Anymate just now says nothing about the run: it is asked again, nothing was sent."""
         run_id = client.start_run("invoice-intake")
-        proxy.break_next("FinishRun", faults.in_turn(faults.status(503), faults.says(404, page)), times=2)
+        proxy.break_next("FinishRun", faults.in_turn(faults.status(503), faults.says(status, page)), times=2)
         client.finish_run(run_id, Kpis(2))
         assert proxy.calls.count("FinishRun") == 3
         assert sandbox.runs()[0]["overwriteEntries"] == 2
-        proxy.break_next("FinishRun", faults.says(404, page))
+        proxy.break_next("FinishRun", faults.says(status, page))
         with pytest.raises(ApiError, match="already finished") as caught:
             client.finish_run(run_id, Kpis(2))
         assert not caught.value.maybe_sent

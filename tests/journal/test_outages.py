@@ -226,6 +226,22 @@ def test_start_refused_for_good(sandbox: Sandbox, rows: Rows, lines: Lines, stat
     assert "entries=3" in line
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
+def test_page_instead_of_a_start(sandbox: Sandbox, way: FaultProxy, rows: Rows, lines: Lines, status: int) -> None:
+    """A gateway's page that comes for StartRun, when what is owed needs a run, leaves it owed."""
+    sandbox.close()
+    outage("a", 3)
+    outage("b", 2)
+    sandbox.start()
+    way.break_next("StartRun", faults.says(status, "<html>No site here</html>"), times=4)
+    assert not settle()
+    assert [(row.state, row.entries) for row in rows()] == [("done", 3), ("done", 2)]
+    assert lines("anymate.finish_refused") == []
+    way.heal()
+    assert settle()
+    assert finishes(sandbox) == [("a", 3), ("b", 2)]
+
+
 @pytest.mark.parametrize(
     "answer", [{"answer": {"succeeded": False, "message": "no"}}, {"status": 404}, {"status": 410}]
 )
