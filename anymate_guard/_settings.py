@@ -28,7 +28,7 @@ _SECONDS = ("timeout", "deadline")
 _SWITCHES = ("handle_signals", "disabled")
 _LONGEST = 86_400
 _TIMEOUT = 10.0
-_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"https?://[^\s\\?#\x00-\x1f\x7f]+", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
@@ -200,7 +200,16 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     if not any(urls.values()):
         client_id = values["client_id"]
         urls = {"api_url": f"https://{client_id}.anymate.app", "auth_url": f"https://{client_id}.auth.anymate.app"}
+    if not values["disabled"]:  # else they may be anything
+        urls = {name: _in_one_spelling(url) for name, url in urls.items()}
     return {**values, **urls, "state_dir": _files.state_dir(values["state_dir"], warn=not values["disabled"])}
+
+
+def _in_one_spelling(address: str) -> str:
+    """The address as everybody writes it, as guards share a run by it: a host is the same in upper case."""
+    parts = urlsplit(address)
+    port = {"http": ":80", "https": ":443"}[parts.scheme]
+    return parts._replace(netloc=parts.netloc.lower().removesuffix(port).removesuffix(":")).geturl()
 
 
 def _problems(values: dict[str, Any]) -> list[str]:
@@ -279,11 +288,12 @@ def _is_address(text: str) -> bool:
         return False
     try:
         parts = urlsplit(text)
-        return bool(parts.hostname) and parts.port != 0 and parts.username is None
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        return all(0 < len(label) < 64 for label in labels) and parts.port != 0 and parts.username is None
     except ValueError:
         return False
 
 
 def _without_user(address: str) -> str:
     """The address without what may be a password in it."""
-    return re.sub(r"(?<=//).*@", "***@", address)
+    return re.sub(r"^(\w+:/+)?.*@", r"\1***@", address)

@@ -185,6 +185,8 @@ def test_half_of_the_addresses() -> None:
         "https://anymate.example:99999",
         "https://[::1",
         "https://anymate.example\\x",
+        "https://anymate..example",
+        f"https://{'a' * 64}.example",
     ],
 )
 def test_bad_address(address: str) -> None:
@@ -193,10 +195,35 @@ def test_bad_address(address: str) -> None:
     assert found == (f"ANYMATE_API_URL: {MUST}, got {address!r}",)
 
 
-def test_password_in_an_address() -> None:
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:pa@ss@b:8/x", "https://***@b:8/x"),
+        ("https:/me:pass@b", "https:/***@b"),
+        ("https:me:pass@b", "***@b"),
+        ("me:pass@b", "***@b"),
+    ],
+)
+def test_password_in_an_address(address: str, shown: str) -> None:
     """An address with a password is refused, and the password is not told."""
-    found = problems(ANYMATE_API_URL="https://a", ANYMATE_AUTH_URL="https://me:pa@ss@b:8/x")
-    assert found == (f"ANYMATE_AUTH_URL: {MUST}, got 'https://***@b:8/x'",)
+    found = problems(ANYMATE_API_URL="https://a", ANYMATE_AUTH_URL=address)
+    assert found == (f"ANYMATE_AUTH_URL: {MUST}, got {shown!r}",)
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("HTTPS://Anymate.Example:443/Api/", "https://anymate.example/Api"),
+        ("http://ANYMATE.example:80", "http://anymate.example"),
+        ("http://[2001:DB8::443]:", "http://[2001:db8::443]"),
+        ("http://anymate.example:443", "http://anymate.example:443"),
+    ],
+)
+def test_spellings_of_an_address(written: str, read_as: str) -> None:
+    """An address is the same however its scheme, host and port are written: guards share runs by it."""
+    found = read(ANYMATE_API_URL=written, ANYMATE_AUTH_URL=written)
+    assert (found.api_url, found.auth_url) == (read_as, read_as)
+    assert read(ANYMATE_CLIENT_ID="ACME").api_url == "https://acme.anymate.app"
 
 
 @pytest.mark.parametrize("name", NAMES)
