@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
@@ -63,7 +64,7 @@ class Tokens:
         self._turn = threading.Condition(self._lock)  # taken by its lock: its own `with` may leave it held
         self._holder: int | None = None  # the thread that is logging in
         self._logins = 0  # that came to an end
-        self._refusal: AuthenticationError | None = None  # of the last one
+        self._refusal: ApiError | None = None  # of the last one
 
     def valid(self, deadline: Deadline) -> Token:
         """A token that is not about to expire.
@@ -107,7 +108,7 @@ class Tokens:
                     raise UnreachableError("token", "another thread did not get one in time either")
             if self._refusal is not None and self._logins != logins:
                 # Refused while this thread waited: a thread each with a wrong password could lock the account.
-                raise AuthenticationError(*self._refusal.args)
+                raise copy.copy(self._refusal)
             self._holder = threading.get_ident()
 
     def _log_in(self, deadline: Deadline) -> Token:
@@ -115,14 +116,11 @@ class Tokens:
         reply = self._caller.until_answered("token", _login(self._settings), self.mask, deadline, {})
         self._logins += 1
         self._refusal = None
-        if reply.status in {400, 401, 403}:
-            wrong = _WRONG.get(str((reply.data or {}).get("error")), " and ".join(_WRONG.values()))
-            self._refusal = AuthenticationError("token", reply.status, f"check {wrong}: {reply.text}")
-            raise AuthenticationError(*self._refusal.args)
-        token = _token(reply, asked_at)
-        if token is None:
-            raise ApiError("token", reply.status, "the answer has no usable access_token; check ANYMATE_AUTH_URL")
-        return token
+        try:
+            return _token(reply, asked_at)
+        except ApiError as error:
+            self._refusal = copy.copy(error)
+            raise
 
 
 @unseen
@@ -149,12 +147,15 @@ def _login(settings: Settings) -> Request:
 
 
 @unseen
-def _token(reply: Reply, asked_at: float) -> Token | None:
+def _token(reply: Reply, asked_at: float) -> Token:
     """The token of an answer, with the moment to renew it."""
+    if reply.status in {400, 401, 403}:
+        wrong = _WRONG.get(str((reply.data or {}).get("error")), " and ".join(_WRONG.values()))
+        raise reply.refusal(f"check {wrong}: {reply.text}", AuthenticationError)
     data = reply.accepted()
     value, life = data.get("access_token"), data.get("expires_in")
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value.strip():
-        return None
+        raise reply.refusal("the answer has no usable access_token; check ANYMATE_AUTH_URL")
     if not isinstance(life, int | float) or isinstance(life, bool) or not 0 < life < math.inf:
         life = _USUAL_LIFE
     life = min(life, _LONGEST_LIFE)

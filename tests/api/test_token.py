@@ -164,14 +164,24 @@ def test_credentials_refused_for_another_reason(sandbox: Sandbox, proxy: FaultPr
     assert f"check {everything}: " in str(caught.value)
 
 
-def test_wrong_credentials_once_for_all_threads(sandbox: Sandbox, proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(
+    ("status", "answer", "kind"),
+    [
+        (400, {"error": "invalid_grant"}, AuthenticationError),
+        (404, {"error": "not found"}, ApiError),
+        (200, {"token_type": "Bearer"}, ApiError),
+    ],
+)
+def test_refused_once_for_all_threads(
+    sandbox: Sandbox, proxy: FaultProxy, status: int, answer: object, kind: type[ApiError]
+) -> None:
     """Threads that wait for a login hear of its refusal, and don't repeat it: that could lock the account."""
     waiting = threading.Barrier(9)
 
     def refuse(exchange: Exchange) -> None:
         waiting.wait(LONGEST)
         exchange.pause(0.2)  # until the others wait for the answer
-        exchange.answer(400, {"error": "invalid_grant"})
+        exchange.answer(status, answer)
 
     proxy.break_next("token", refuse)
     with client_of(sandbox, proxy.url, password="wrong") as client:
@@ -181,12 +191,12 @@ def test_wrong_credentials_once_for_all_threads(sandbox: Sandbox, proxy: FaultPr
                 waiting.wait(LONGEST)
             try:
                 client.ok_to_run("invoice-intake")
-            except AuthenticationError as error:
+            except ApiError as error:
                 return type(error)
             return None
 
         with ThreadPoolExecutor(9) as pool:
-            assert set(pool.map(work, range(9))) == {AuthenticationError}
+            assert set(pool.map(work, range(9))) == {kind}
         assert proxy.calls == ["token"]
         with pytest.raises(AuthenticationError):  # a later one asks again, as somebody may have put it right
             client.ok_to_run("invoice-intake")
