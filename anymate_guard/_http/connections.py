@@ -104,8 +104,11 @@ class Route:
             connection.close()
 
     def keep(self, connection: Connection) -> None:
-        """Keep a connection; whether it is used again is decided when it is wanted."""
+        """Keep a connection; whether it is used again is decided when it is wanted, or after a minute."""
         self._idle.append(connection)
+        with contextlib.suppress(IndexError):  # other threads may take all of them
+            if self._idle[0].expired:  # else those of a rush would stay: the one used last is wanted first
+                self._idle.pop(0).close()
 
     def drop_idle(self) -> None:
         """Close all connections that are kept."""
@@ -146,7 +149,7 @@ class Route:
         return SSLTransport(sock, self._context, _host(self._target).rstrip("."))  # type: ignore[arg-type]  # as a socket
 
     def _open_tunnel(self, connection: Connection) -> None:
-        end = f"{_host(self._target)}:{_port(self._target)}"
+        end = f"{_bracketed(self._target)}:{_port(self._target)}"
         answer = connection.ask("CONNECT", end, {"Host": end, **self._proxy_headers})
         if answer.status >= 300:
             raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
@@ -213,8 +216,11 @@ def _port(end: SplitResult) -> int:
 
 
 def _netloc(end: SplitResult) -> str:
-    host = f"[{_host(end)}]" if ":" in _host(end) else _host(end)
-    return host if end.port is None else f"{host}:{end.port}"
+    return _bracketed(end) if end.port is None else f"{_bracketed(end)}:{end.port}"
+
+
+def _bracketed(end: SplitResult) -> str:
+    return f"[{_host(end)}]" if ":" in _host(end) else _host(end)
 
 
 def _context(bundle: str | None) -> ssl.SSLContext:

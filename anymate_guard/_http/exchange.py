@@ -47,7 +47,10 @@ class Connection:
             HTTPException: The answer was cut off, can't be read or is too large.
         """
         response = self.ask(method, target, headers, body)
-        content = response.read(MOST_BYTES + 1)
+        try:
+            content = response.read(MOST_BYTES + 1)
+        except ValueError as error:  # for a chunk of less than nothing
+            raise client.HTTPException(f"an answer that makes no sense: {error}") from None
         if len(content) > MOST_BYTES:
             raise client.HTTPException(f"HTTP {response.status} with an answer of more than {MOST_BYTES} bytes")
         if response.length:
@@ -72,13 +75,18 @@ class Connection:
         """Give what http.client reads an answer from; what follows the answer stays in it."""
         return self._reader
 
+    @property
+    def expired(self) -> bool:
+        """Whether it was idle for too long."""
+        return time.monotonic() - self._idle_since > _LONGEST_IDLE
+
     def may_be_used_again(self) -> bool:
         """Whether another exchange may follow.
 
         The last answer offered it, that was not long ago, and nothing came since: neither more than was asked for nor
         the end.
         """
-        if not self._offered or time.monotonic() - self._idle_since > _LONGEST_IDLE:
+        if not self._offered or self.expired:
             return False
         self.patience.deadline = None
         try:

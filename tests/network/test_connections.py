@@ -266,6 +266,25 @@ def test_idle_for_a_minute(client: AnymateClient, proxy: FaultProxy, clock: Cloc
         assert proxy.connections == connections
 
 
+def test_connections_of_a_rush(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> None:
+    """Connections that many threads needed at once are closed when they have been idle for more than a minute."""
+    together = threading.Barrier(8)
+
+    def meet(exchange: Exchange) -> None:
+        together.wait(LONGEST)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("OkToRun", meet, times=8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+    assert proxy.still_open == 8
+    for _ in range(10):
+        clock.sleep(20)
+        client.ok_to_run("invoice-intake")
+    until(lambda: proxy.still_open == 1)
+    assert proxy.connections == 8
+
+
 def test_connections_that_lead_nowhere(sandbox: Sandbox, proxy: FaultProxy) -> None:
     """After a failure on one of eight kept connections, as after a NAT time-out, none of them is tried again."""
     together = threading.Barrier(8)

@@ -124,6 +124,16 @@ def test_https_by_a_proxy(
     assert credentials == "Basic Y2xlcms6c2VzYW1l"
 
 
+def test_number_of_a_host_behind_a_proxy(
+    sandbox: Sandbox, forward: ForwardProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is given by its number in IPv6 is named in brackets to the proxy."""
+    monkeypatch.setenv("https_proxy", f"http://{forward.address}")
+    with client_of(sandbox, "https://[::1]:9") as client, pytest.raises(UnreachableError):
+        client.start_run("invoice-intake", deadline=one_try())
+    assert forward.requests == [("CONNECT [::1]:9 HTTP/1.1", "")]
+
+
 def test_https_by_a_secure_proxy(
     sandbox: Sandbox,
     secure: FaultProxy,

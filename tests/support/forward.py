@@ -88,7 +88,7 @@ class ForwardProxy(_Server):
             method, target, version = lines[0].split(" ")
             if method == "CONNECT":
                 host, _, port = target.rpartition(":")
-                with socket.create_connection((host, int(port))) as upstream:
+                with socket.create_connection((host.strip("[]"), int(port))) as upstream:
                     sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
                     join(sock, upstream)
             else:
