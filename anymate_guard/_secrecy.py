@@ -94,6 +94,8 @@ def _any_spelling(char: str) -> str:
         f"\\{char}",
         "".join(f"\\x{byte:02x}" for byte in char.encode()),
     } - {char}
+    if not char.isascii():  # heads are read as Latin-1; what is not UTF-8 is replaced
+        escaped |= {char.encode().decode("latin-1"), "\ufffd"}
     either = "|".join(map(re.escape, sorted(escaped, key=len, reverse=True)))
     plus = r"|\+" if char == " " else ""
     return f"(?:(?i:{either})|{re.escape(char)}{plus})"

@@ -104,6 +104,7 @@ class ApiError(AnymateGuardError):
         status: int,
         message: str,
         maybe_sent: bool = False,
+        *,
         said_no: bool = False,
         foreign: bool = False,
     ) -> None:
@@ -113,7 +114,7 @@ class ApiError(AnymateGuardError):
         self.maybe_sent = maybe_sent
         self.said_no = said_no
         self.foreign = foreign
-        super().__init__(operation, status, message, maybe_sent, said_no, foreign)
+        super().__init__(operation, status, message, maybe_sent)  # the others are pickled as attributes
 
     def __str__(self) -> str:
         return f"{self.operation} was refused by Anymate (HTTP {self.status}): {self.message}"

@@ -47,10 +47,14 @@ class Reply:
         """The beginning of what was answered, for people."""
         if self.operation == "token" and self.status < 300:  # all may be well in it, but for one comma
             return f"an answer of {len(self.answer.body)} bytes"
+        coding = self.answer.header("Content-Encoding") or "identity"
+        if coding != "identity":
+            return self.mask.quoted(f"an answer that comes compressed ({coding}), which was not asked for")
         message = (self.data or {}).get("message")
         if (self.status >= 300 or self._said_no) and isinstance(message, str) and message.strip():
             return self.mask.quoted(message)
-        return self.mask.quoted(self.answer.body.decode("utf-8", "replace")) or "an empty answer"
+        body = self.answer.body
+        return self.mask.quoted(body.decode(json.detect_encoding(body), "replace")) or "an empty answer"
 
     @property
     @unseen
@@ -87,7 +91,7 @@ class Reply:
 
     def refusal(self, message: str, kind: type[ApiError] = ApiError) -> ApiError:
         """The error for an answer that means no."""
-        return kind(self.operation, self.status, message, self.sent_before, self._said_no, self.foreign)
+        return kind(self.operation, self.status, message, self.sent_before, said_no=self._said_no, foreign=self.foreign)
 
     def _redirected(self) -> str:
         target = self.mask.quoted(self.answer.header("Location") or "nowhere")

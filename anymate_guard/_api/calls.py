@@ -87,7 +87,7 @@ class Caller:
             if not trouble:
                 return reply
             sent_before = sent_before or (answer.maybe_sent and not reply.foreign)
-            wait = _wait(attempt, answer.header("Retry-After"))
+            wait = _wait(attempt, answer.header("Retry-After"), answer.header("Date"))
             if answer.final or not deadline.retry or wait >= deadline.left():
                 cut_short = deadline.left() <= 0  # says less than what came back before
                 raise UnreachableError(operation, (cut_short and before) or trouble, sent_before)
@@ -114,26 +114,30 @@ class Caller:
             return self._transport
 
 
-def _wait(attempt: int, retry_after: str | None) -> float:
+def _wait(attempt: int, retry_after: str | None, date: str | None = None) -> float:
     """Seconds before the next try: exponential, with jitter, and no less than the server asks for."""
     wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(attempt - 1, 16)) * chance.uniform(0.5, 1)
-    return max(wait, _seconds_asked(retry_after) * chance.uniform(1, 1.1))
+    return max(wait, _seconds_asked(retry_after, date) * chance.uniform(1, 1.1))
 
 
-def _seconds_asked(retry_after: str | None) -> float:
-    """The Retry-After header, given as seconds or as a date."""
+def _seconds_asked(retry_after: str | None, date: str | None) -> float:
+    """The Retry-After header, given as seconds or as a date, by the server's own clock if it tells."""
     if retry_after is None:
         return 0.0
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    until, now = _moment(retry_after), _moment(date)
+    return 0.0 if until is None else until - (time.time() if now is None else now)
+
+
+def _moment(date: str | None) -> float | None:
+    with importing():
+        from email.utils import parsedate_to_datetime  # brings half of email: 8 ms
     try:
-        if retry_after.strip().isdecimal():
-            return float(retry_after)
-        with importing():
-            from email.utils import parsedate_to_datetime  # brings half of email: 8 ms
-        date = parsedate_to_datetime(retry_after)
-        moment: float = (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-        return moment - time.time()
+        read = parsedate_to_datetime(date or "")
+        return (read if read.tzinfo else read.replace(tzinfo=timezone.utc)).timestamp()
     except (ValueError, TypeError, OverflowError):
-        return 0.0
+        return None
 
 
 def _warn_if_insecure(address: str) -> None:

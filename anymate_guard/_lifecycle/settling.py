@@ -128,10 +128,13 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
 def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
     if isinstance(trouble, ApiError) and means_not_open(trouble):
         return (yield from _not_open(way, finish, trouble, until))
-    if isinstance(trouble, ApiError) and not trouble.foreign:
-        if (trouble.operation, trouble.status) in _REFUSED_FOR_GOOD:
-            return (yield from _refuse(way, finish, trouble))
+    if isinstance(trouble, ApiError) and _is_for_good(trouble):
+        return (yield from _refuse(way, finish, trouble))
     return (yield from _put_off(way, finish, trouble))
+
+
+def _is_for_good(error: ApiError) -> bool:
+    return (error.operation, error.status) in _REFUSED_FOR_GOOD and not error.foreign
 
 
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:

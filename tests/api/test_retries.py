@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import math
 import sys
 import threading
@@ -33,6 +34,7 @@ PASSING: dict[str, Fault] = {
     "deep": faults.says(200, "[" * 100_000),
     "not UTF-8": faults.says(200, b'{"runId": "\xff"}'),
     "wrong chunks": faults.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"),
+    "a chunk of less than nothing": faults.sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}"),
     "endless line": faults.sends(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n{}"),
 }
 if sys.platform == "win32":
@@ -118,6 +120,17 @@ def test_retry_after(
     (wait,) = clock.sleeps
     assert 4 <= wait <= 5 * 1.1  # a date has whole seconds
     assert [line["wait_s"] for line in capture] == [round(wait, 3)]
+
+
+@pytest.mark.parametrize("behind", [3600, -3600], ids=["behind", "ahead"])
+def test_retry_after_with_another_clock(client: AnymateClient, proxy: FaultProxy, clock: Clock, behind: float) -> None:
+    """A Retry-After that is a date counts from the server's Date, as this machine's clock may be wrong."""
+    now = clock.time() + behind
+    dates = {"Date": formatdate(now, usegmt=True), "Retry_After": formatdate(now + 5, usegmt=True)}
+    proxy.break_next("StartRun", faults.status(429, **dates))
+    client.start_run("invoice-intake")
+    (wait,) = clock.sleeps
+    assert 5 <= wait <= 5 * 1.1
 
 
 @pytest.mark.parametrize("header", ["6", "Fri, 04 Dec 2099 10:00:00 GMT", "9" * 400, "Sat, 05 Dec 2099 10:00:00 -0000"])
@@ -209,6 +222,13 @@ def test_unreachable(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> 
     assert str(caught.value) == (
         "StartRun got no usable answer from Anymate in time: HTTP 502: <html> Bad [31m gateway</html>"
     )
+
+
+def test_compressed(client: AnymateClient, proxy: FaultProxy) -> None:
+    """An answer that something on the way has compressed, which was not asked for, is told as that."""
+    proxy.break_next("StartRun", faults.says(200, gzip.compress(b'{"runId": 1}'), Content_Encoding="gzip"))
+    with pytest.raises(UnreachableError, match=r"comes compressed \(gzip\), which was not asked for"):
+        client.start_run("invoice-intake", deadline=one_try())
 
 
 def test_reason_when_the_last_try_is_cut_short(sandbox: Sandbox) -> None:

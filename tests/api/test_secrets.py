@@ -122,6 +122,24 @@ def test_debug_level(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.says(302, Location="/login?pw=gehäim-4you"),
+        faults.sends("HTTP/1.1 gehäim-4you\r\n\r\n".encode()),
+        *(faults.says(403, "no: gehäim-4you".encode(coding)) for coding in ("utf-8", "latin-1", "utf-16")),
+    ],
+    ids=["header", "status", "UTF-8", "Latin-1", "UTF-16"],
+)
+def test_echo_in_another_encoding(sandbox: Sandbox, careless: FaultProxy, fault: Fault) -> None:
+    """A password with a letter that is not ASCII is hidden in every encoding in which a server may echo it."""
+    careless.break_next("StartRun", fault, times=9)
+    with client_of(sandbox, careless.url, password="gehäim-4you") as client, pytest.raises(AnymateGuardError) as caught:
+        client.start_run("invoice-intake", deadline=one_try())
+    assert "***" in str(caught.value)
+    assert "4you" not in str(caught.value)
+
+
 @pytest.mark.parametrize("operation", ["token", "StartRun", "FinishRun", "Failure", "OkToRun"])
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_errors_and_logs(
