@@ -119,7 +119,9 @@ class Route:
     def exchange(self, connection: Connection, request: Request) -> Answer:
         """Send a request over a connection of this route, and read its answer."""
         headers = {**self._headers, **request.headers}
-        return connection.exchange(request.method, self._prefix + request.path, headers, request.body)
+        answer = connection.exchange(request.method, self._prefix + request.path, headers, request.body)
+        _check_let_in(answer.status)
+        return answer
 
     def _connect(self, patience: Patience) -> Connection:
         secure_proxy = self._proxy is not None and self._proxy.scheme == "https"
@@ -151,8 +153,14 @@ class Route:
     def _open_tunnel(self, connection: Connection) -> None:
         end = f"{_bracketed(self._target)}:{_port(self._target)}"
         answer = connection.ask("CONNECT", end, {"Host": end, **self._proxy_headers})
+        _check_let_in(answer.status)
         if answer.status >= 300:
             raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
+
+
+def _check_let_in(status: int) -> None:
+    if status == 407:
+        raise PermissionError("the proxy refuses the user name and password in HTTP_PROXY or HTTPS_PROXY (HTTP 407)")
 
 
 def _proxy(target: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:

@@ -77,12 +77,12 @@ def _exchange(route: Route, request: Request, patience: Patience) -> Answer:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another try may go better: not with a certificate that is not trusted, nor where a test tool is at work.
+    """Whether another try may go better: not where something is forbidden, or a certificate is not trusted.
 
-    Those raise errors of their own, or give a socket that is connected to nobody.
+    Nor where a test tool is at work. Those raise errors of their own, or give a socket that is connected to nobody.
     """
     if isinstance(error, OSError):
-        return error.errno != errno.ENOTCONN and not isinstance(error, ssl.SSLCertVerificationError)
+        return error.errno != errno.ENOTCONN and not isinstance(error, PermissionError | ssl.SSLCertVerificationError)
     return isinstance(error, client.HTTPException)
 
 

@@ -191,12 +191,16 @@ def test_proxy_that_is_not_trusted(
         assert stranger.connections == 1
 
 
-def test_proxy_that_refuses(sandbox: Sandbox, proxy: FaultProxy, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that opens no tunnel is an UnreachableError that says so; nothing was sent."""
-    proxy.break_next("CONNECT", lambda exchange: exchange.answer(407), times=9)
-    monkeypatch.setenv("https_proxy", proxy.url)
-    with client_of(sandbox, "https://anymate.example") as client, pytest.raises(UnreachableError, match="407"):
-        client.start_run("invoice-intake", deadline=one_try())
+@pytest.mark.parametrize(("scheme", "operation"), [("http", "token"), ("https", "CONNECT")])
+def test_proxy_that_refuses(
+    sandbox: Sandbox, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, scheme: str, operation: str
+) -> None:
+    """A proxy that refuses its password is an UnreachableError that says so, and is not asked twice."""
+    proxy.break_next(operation, lambda exchange: exchange.answer(407), times=9)
+    monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+    with client_of(sandbox, f"{scheme}://anymate.example") as client, pytest.raises(UnreachableError, match="HTTP 407"):
+        client.start_run("invoice-intake")
+    assert proxy.calls == [operation]
 
 
 def test_not_sent_without_a_tunnel(
