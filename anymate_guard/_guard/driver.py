@@ -14,7 +14,7 @@ from anymate_guard._guard.threads import in_thread
 from anymate_guard._journal import recorder
 from anymate_guard._journal.journals import close_all, journal_at
 from anymate_guard._journal.rows import Row
-from anymate_guard._journal.view import BATCH, Claims
+from anymate_guard._journal.view import BATCH, BEGINNING, Claims
 from anymate_guard._lifecycle.asks import (
     ActFor,
     Apply,
@@ -160,19 +160,25 @@ def settle_all(
     ways, tried = [driver.way() for driver in drivers], set[int]()
     for way in ways:
         way.claims = Claims(batch=min(BATCH, batch), tried=tried)
+    well, before = True, -1
     with ThreadPoolExecutor(threads) as pool:
-        settled = [pool.submit(driver.run, _settling(way)) for driver, way in zip(drivers, ways, strict=True)]
-        try:
-            while wait(settled, _TELLING).not_done:
-                tell(sum(way.delivered for way in ways))
-                drivers[0].journal.look()  # or its log would grow till the end
-        except BaseException:  # Ctrl-C, say
-            for driver in drivers:
-                driver.interruption = Stopped()
-            raise
-    tell(sum(way.delivered for way in ways))
-    results = [each.result() for each in settled]
-    return all(results)
+        while (delivered := sum(way.delivered for way in ways)) > before:  # one passes over what another is just at
+            before = delivered
+            for way in ways:
+                way.claims.place = BEGINNING
+            settled = [pool.submit(driver.run, _settling(way)) for driver, way in zip(drivers, ways, strict=True)]
+            try:
+                while wait(settled, _TELLING).not_done:
+                    tell(sum(way.delivered for way in ways))
+                    drivers[0].journal.look()  # or its log would grow till the end
+            except BaseException:  # Ctrl-C, say
+                for driver in drivers:
+                    driver.interruption = Stopped()
+                raise
+            results = [each.result() for each in settled]
+            well &= all(results)
+            tell(sum(way.delivered for way in ways))
+    return well
 
 
 def _settling(way: Way) -> Life[bool]:

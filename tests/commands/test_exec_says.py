@@ -157,6 +157,7 @@ def test_quiet(sandbox: Sandbox) -> None:
     """`-q` says nothing of trouble that can wait; what keeps the command from being run is said."""
     sandbox.fail_next("FinishRun", status=401, times=2)
     assert run("exit 0", "-q").stderr == ""
+    assert run("exit 0", "-q", "--log-format", "json").stderr == ""
     sandbox.set_process("jobs", stopped=True)
     assert run("exit 0", "-q", "--check-ok-to-run").stderr == ""
     assert "ANYMATE_PASSWORD: is missing" in run("exit 0", "-q", ANYMATE_PASSWORD="").stderr

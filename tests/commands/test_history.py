@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sqlite3
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +84,47 @@ def test_since(sandbox: Sandbox, since: str, found: int) -> None:
     """`--since` takes a time ago, or a date."""
     finish("jobs", "exit 0")
     assert len(json.loads(ended("history", "--json", "--since", since).stdout)) == found
+
+
+def test_damaged_journal(sandbox: Sandbox) -> None:
+    """A journal that is moved aside, as it is damaged, is told of: what was in it is not what never was."""
+    finish("jobs", "true")
+    file = Path(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3")
+    file.write_bytes(b"no database" * 1000)
+    done = ended("history")
+    assert (done.returncode, done.stdout) == (1, "No run has finished since then.\n")
+    assert done.stderr.startswith("anymate-guard history: journal unavailable: ")
+    assert "moved" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ended = 'y'",
+        "ended = 1e300",
+        "began = NULL",
+        "outcome = 'odd'",
+        "process_key = NULL",
+        "process_key = 'a' || char(27)",
+        "entries = 'many'",
+        "username = x'ff'",
+    ],
+)
+def test_line_that_makes_no_sense(sandbox: Sandbox, change: str) -> None:
+    """A line that somebody has made a mess of does not hide the others."""
+    finish("jobs", "true")
+    finish("mails", "true")
+    with closing(sqlite3.connect(Path(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3"))) as other, other:
+        other.execute(f"UPDATE history SET {change} WHERE process_key = 'mails'")
+    assert shown(ended("history").stdout)[1:] == ["T jobs N succeeded – –"]
+    assert [line["processKey"] for line in json.loads(ended("history", "--json").stdout)] == ["jobs"]
+
+
+def test_wrong_process(sandbox: Sandbox) -> None:
+    """What can be no process key is refused, and not taken for trouble with the journal."""
+    done = ended("history", "--process", "..")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("anymate-guard history: --process: '..' would name another path")
 
 
 def test_nothing(sandbox: Sandbox) -> None:

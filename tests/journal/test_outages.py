@@ -226,6 +226,17 @@ def test_start_refused_for_good(sandbox: Sandbox, rows: Rows, lines: Lines, stat
     assert "entries=3" in line
 
 
+def test_much_is_delivered_together(sandbox: Sandbox, rows: Rows) -> None:
+    """Several finishes under way at once leave none behind: not those of a process at which another one just is."""
+    sandbox.close()
+    for number in range(300):
+        outage(f"process {number % 50}", 1)
+    sandbox.start()
+    assert driver.settle_all(defaults.shared_client(), 4)
+    assert rows() == []
+    assert sum(entries or 0 for _, entries in finishes(sandbox)) == 300
+
+
 @pytest.mark.parametrize("status", [400, 404, 405, 410, 422])
 def test_page_instead_of_a_start(sandbox: Sandbox, way: FaultProxy, rows: Rows, lines: Lines, status: int) -> None:
     """A gateway's page that comes for StartRun, when what is owed needs a run, leaves it owed."""
