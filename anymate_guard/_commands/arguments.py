@@ -218,7 +218,10 @@ def _add_journal(commands: Commands) -> None:
 def _add_history(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from anymate_guard._commands.history import history
+        from anymate_guard._process_key import check_process_key
 
+        if options.process is not None:
+            check_process_key(options.process, "--process")
         return history(options.since, options.process, as_json=options.json)
 
     parser = commands.add_parser("history", help="list the finished runs of this machine")

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from anymate_guard._commands import journal
-from anymate_guard._commands.log import collected, told
+from anymate_guard._commands.log import collected
 from anymate_guard._commands.table import columns, duration, or_dash
 from anymate_guard._commands.terminal import Paint, say, sign
 from anymate_guard._journal.contents import Day, Line, history_of
@@ -48,21 +48,21 @@ def history(since: float, process_key: str | None, *, as_json: bool) -> int:
     troubles = collected()
     try:
         book = journal.of_environment()
-        lines, days = history_of(book, since, process_key, None if as_json else _SHOWN)
+        lines, days, senseless = history_of(book, since, process_key, None if as_json else _SHOWN)
     except Unavailable:
-        for trouble in troubles:
-            say("history", told(trouble))
-        return 1
+        return journal.tell(troubles, "history")
     if as_json:
         print(json.dumps([_facts(line) for line in lines], indent=2))
     elif lines:
         _print(lines)
-        if more := sum(day.runs for day in days) - len(lines):
+        if (more := sum(day.runs for day in days) - len(lines) - senseless) > 0:
             print(f"{sign('…')} and {more} more; a later --since, --process or --json shows them")
         _print_days(days)
     else:
         print("No run has finished since then.")
-    return 0
+    if senseless:
+        say("history", f"{senseless} of the runs make no sense, as somebody has changed them, and are left out")
+    return journal.tell(troubles, "history")
 
 
 def _facts(line: Line) -> dict[str, object]:

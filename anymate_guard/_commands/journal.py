@@ -40,7 +40,7 @@ def show(*, as_json: bool) -> int:
     try:
         seen = contents.look(journal, None if as_json else _SHOWN)
     except Unavailable:
-        return _tell(troubles)
+        return tell(troubles)
     if as_json:
         print(json.dumps(list(map(_facts, seen.items)), indent=2))
     elif seen.items:
@@ -49,7 +49,7 @@ def show(*, as_json: bool) -> int:
         print(fitted(f"Nothing is open and nothing is owed in {journal.path}.", sys.stdout))
     if seen.senseless:
         say("journal", f"{journal.path}: {set_aside(seen.senseless)}")
-    return _tell(troubles)
+    return tell(troubles)
 
 
 def deliver(*, as_json: bool) -> int:
@@ -63,8 +63,8 @@ def deliver(*, as_json: bool) -> int:
         settings = Settings.from_env()
         done = deliver_all(settings, journal_at(settings.state_dir), None if as_json else _SHOWN)
     except Unavailable:
-        return _tell(troubles)
-    failed = _tell(troubles)
+        return tell(troubles)
+    failed = tell(troubles)
     if as_json:
         owed, refused = (list(map(_facts, items)) for items in (done.items, done.refused))
         print(json.dumps({"delivered": done.delivered, "owed": owed, "refused": refused}, indent=2))
@@ -89,7 +89,7 @@ def drop(ids: Sequence[str], *, sure: bool) -> int:
     code = 1
     with contextlib.suppress(Unavailable):  # which is among the troubles
         code = _drop(journal, ids, sure=sure)
-    return _tell(troubles) or code
+    return tell(troubles) or code
 
 
 def _drop(journal: Journal, ids: Sequence[str], *, sure: bool) -> int:
@@ -197,10 +197,10 @@ def of_environment() -> Journal:
     return journal_at(Settings.from_env({**os.environ, "ANYMATE_DISABLED": "1"}).state_dir)
 
 
-def _tell(troubles: list[Event]) -> int:
+def tell(troubles: list[Event], command: str = "journal") -> int:
     """Say what went wrong; 1 if the journal could not be used."""
     for line in dict.fromkeys(map(told, troubles)):
-        say("journal", line)
+        say(command, line)
     failed = any(event["event"] == "anymate.journal_unavailable" for event in troubles)
     troubles.clear()
     return int(failed)

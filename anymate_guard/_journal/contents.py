@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from anymate_guard._journal.journal import Journal
-from anymate_guard._journal.rows import Row
+from anymate_guard._journal.rows import OUTCOMES, Row
 from anymate_guard._journal.view import View
+from anymate_guard._process_key import is_process_key
 
 _DIGITS = 14  # of an id, in hexadecimal
+_END = 32_503_680_000.0  # the year 3000: a system may know no later one
 _PATIENCE = 10.0  # seconds for one look at the journal
 
 State = Literal["open", "owed", "maybe open", "refused"]
@@ -79,6 +81,18 @@ class Line:
     entries: int | None
     seconds_saved: float | None
     delivered: str
+
+    @property
+    def makes_sense(self) -> bool:
+        """Whether it can be shown: somebody may have changed the file."""
+        return (
+            not any(isinstance(value, bytes) for value in vars(self).values())
+            and all(isinstance(time, float) and 0 <= time < _END for time in (self.began, self.ended))
+            and isinstance(self.process_key, str)
+            and is_process_key(self.process_key)
+            and self.outcome in OUTCOMES
+            and all(isinstance(kpi, int | float | None) for kpi in (self.entries, self.seconds_saved))
+        )
 
 
 class Day(NamedTuple):
@@ -147,8 +161,8 @@ def named(journal: Journal, name: str) -> list[Item]:
 
 def history_of(
     journal: Journal, since: float = 0.0, process_key: str | None = None, most: int | None = None
-) -> tuple[list[Line], list[Day]]:
-    """The finished runs since a time, newest first, and what they add up to for each day.
+) -> tuple[list[Line], list[Day], int]:
+    """The finished runs since a time, newest first, what they add up to for each day, and how many make no sense.
 
     Args:
         journal: Where to look.
@@ -160,9 +174,11 @@ def history_of(
         Unavailable: The journal can't be read.
     """
 
-    def rule(view: View) -> tuple[list[Line], list[Day]]:
+    def rule(view: View) -> tuple[list[Line], list[Day], int]:
         lines = [Line(*line) for line in view.table.history(since, process_key, most)]
-        return lines, [Day(*day) for day in view.table.days(since, process_key)]
+        days = [Day(*day) for day in view.table.days(since, process_key)]
+        sensible = [line for line in lines if line.makes_sense]
+        return sensible, [day for day in days if day.date], len(lines) - len(sensible)
 
     return journal.read("", rule, _PATIENCE)
 

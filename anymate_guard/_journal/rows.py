@@ -30,7 +30,7 @@ from anymate_guard._run.run import SEVERITY, Outcome, Recorded
 State = Literal["starting", "open", "finishing", "done", "refused"]
 
 _STATES = frozenset(get_args(State))
-_OUTCOMES = frozenset(get_args(Outcome))
+OUTCOMES = frozenset(get_args(Outcome))
 
 
 class Unavailable(Exception):
@@ -109,7 +109,7 @@ class Row(NamedTuple):
             if (
                 min(numbers) >= 0
                 and row.state in _STATES
-                and row.outcome in _OUTCOMES
+                and row.outcome in OUTCOMES
                 and is_process_key(row.process_key)
             ):
                 return row

@@ -116,7 +116,9 @@ def test_line_that_makes_no_sense(sandbox: Sandbox, change: str) -> None:
     finish("mails", "true")
     with closing(sqlite3.connect(Path(os.environ["ANYMATE_STATE_DIR"], "journal.sqlite3"))) as other, other:
         other.execute(f"UPDATE history SET {change} WHERE process_key = 'mails'")
-    assert shown(ended("history").stdout)[1:] == ["T jobs N succeeded – –"]
+    done = ended("history")
+    assert shown(done.stdout)[1:] == ["T jobs N succeeded – –"]
+    assert done.stderr.startswith("anymate-guard history: 1 of the runs make no sense, ")
     assert [line["processKey"] for line in json.loads(ended("history", "--json").stdout)] == ["jobs"]
 
 

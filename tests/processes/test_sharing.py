@@ -285,7 +285,7 @@ def test_killed_after_another_guard_left(
     assert run('with anymate_run("other"): pass') == (0, "", "")
     assert finished(sandbox)[0] == credited
     assert [failure["message"] for failure in sandbox.failures()] == reported
-    (line,), _ = history_of(journal_at(Path(os.environ["ANYMATE_STATE_DIR"])), process_key="k")
+    (line,), *_ = history_of(journal_at(Path(os.environ["ANYMATE_STATE_DIR"])), process_key="k")
     assert line.outcome == ("failed" if reported else "interrupted")
 
 
