@@ -155,7 +155,7 @@ def test_log_format(sandbox: Sandbox) -> None:
 
 def test_quiet(sandbox: Sandbox) -> None:
     """`-q` says nothing of trouble that can wait; what keeps the command from being run is said."""
-    sandbox.fail_next("FinishRun", status=401, times=2)
+    sandbox.fail_next("FinishRun", status=401, times=9)
     assert run("exit 0", "-q").stderr == ""
     assert run("exit 0", "-q", "--log-format", "json").stderr == ""
     sandbox.set_process("jobs", stopped=True)

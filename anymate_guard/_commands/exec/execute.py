@@ -24,7 +24,8 @@ def execute(options: Namespace) -> int:
     Returns:
         The exit code.
     """
-    show = "info" if options.verbose else "warning" if options.log_format else None
+    least = "error" if options.quiet else "warning"
+    show = "info" if options.verbose else least if options.log_format else None
     troubles = collected(show, rendering(options.log_format or "console") if show else ())
 
     def warn(text: str) -> None:

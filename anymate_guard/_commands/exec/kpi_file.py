@@ -88,9 +88,10 @@ class KpiFile:
                     "ANYMATE_KPI_FILE was overwritten or replaced, so KPIs may be missing or counted twice: "
                     "append to it, with >> or with `anymate-guard record entries=3`"
                 )
-            old = self._file
-            self._begin()
-            old.close()
+            if self.path.is_file():  # a pipe would have to wait for a writer
+                old = self._file
+                self._begin()
+                old.close()
         while chunk := self._file.read(_CHUNK):
             self._beginning = (self._beginning + chunk[:_KEPT])[:_KEPT]
             *lines, rest = (self._rest + chunk.replace(b"\0", b"")).split(b"\n")  # PowerShell 5 appends in UTF-16
@@ -110,8 +111,8 @@ class KpiFile:
             now = self.path.stat()
         except FileNotFoundError:  # the command has removed it
             return False
-        if not stat.S_ISREG(now.st_mode):  # there was no place for one
-            return False
+        if not stat.S_ISREG(now.st_mode):
+            return stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)  # else there was no place for one
         place = self._file.tell()
         shorter = self._file.seek(0, os.SEEK_END) < place
         self._file.seek(0)
@@ -160,7 +161,7 @@ def _number(kind: Callable[[str], T], text: str, called: str) -> T:
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{quoted(text.strip())} is not {called}") from None
+        raise ValueError(f"{quoted(text.strip()[:100])} is not {called}") from None
 
 
 def _sum(lines: Sequence[bytes]) -> Kpis:
