@@ -43,12 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(options.name, str(error))
         return 2
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EFBIG}:
+        if not _reader_left(error):
             from anymate_guard._commands.terminal import say
 
-            say(options.name, f"can't write this: {error.strerror}")
-        elif not _reader_left(error):
-            raise
+            say(options.name, str(error))
         # The interpreter flushes again at its end, which must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -79,7 +79,7 @@ def test_output_that_cannot_be_written(sandbox: object) -> None:
         done = subprocess.run(
             [*COMMAND, "journal"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=LONGEST, check=False
         )
-    assert (done.returncode, done.stderr) == (1, "anymate-guard journal: can't write this: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "anymate-guard journal: [Errno 28] No space left on device\n")
 
 
 def test_output_into_a_text(sandbox: object) -> None:
