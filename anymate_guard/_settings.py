@@ -209,7 +209,8 @@ def _in_one_spelling(address: str) -> str:
     """The address as everybody writes it, as guards share a run by it: a host is the same in upper case."""
     parts = urlsplit(address)
     port = {"http": ":80", "https": ":443"}[parts.scheme]
-    return parts._replace(netloc=parts.netloc.lower().removesuffix(port).removesuffix(":")).geturl()
+    host = parts.netloc if "%" in parts.netloc else parts.netloc.lower()  # but for the zone of an IPv6 address
+    return parts._replace(netloc=host.removesuffix(port).removesuffix(":")).geturl()
 
 
 def _problems(values: dict[str, Any]) -> list[str]:

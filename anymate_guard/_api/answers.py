@@ -109,6 +109,6 @@ def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Re
         data = json.loads(answer.body)
     except (ValueError, RecursionError):
         data = None
-        page = answer.body.strip()
+        page = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")  # it may begin with a mark of its encoding
         foreign = answer.status in _FOREIGN and (page.startswith(b"<") or (answer.status == 404 and bool(page)))
     return Reply(operation, answer, data if isinstance(data, dict) else None, mask, foreign, sent_before)

@@ -26,6 +26,13 @@ _PORTS = {"http": 80, "https": 443}
 _AS_IT_IS = "!#$%&'()*+,/:;=?@[]~"  # in a path, for requests
 
 
+class ProxyRefusal(OSError):
+    """The proxy refuses its user name and password, so it has passed on nothing."""
+
+    def __str__(self) -> str:
+        return "the proxy refuses the user name and password in HTTP_PROXY or HTTPS_PROXY (HTTP 407)"
+
+
 class Connections:
     """The connections to all addresses; safe to share between threads, not across a fork."""
 
@@ -120,7 +127,8 @@ class Route:
         """Send a request over a connection of this route, and read its answer."""
         headers = {**self._headers, **request.headers}
         answer = connection.exchange(request.method, self._prefix + request.path, headers, request.body)
-        _check_let_in(answer.status)
+        if answer.status == 407 and self._proxy is not None and not self._tunnelled:
+            raise ProxyRefusal
         return answer
 
     def _connect(self, patience: Patience) -> Connection:
@@ -153,14 +161,10 @@ class Route:
     def _open_tunnel(self, connection: Connection) -> None:
         end = f"{_bracketed(self._target)}:{_port(self._target)}"
         answer = connection.ask("CONNECT", end, {"Host": end, **self._proxy_headers})
-        _check_let_in(answer.status)
+        if answer.status == 407:
+            raise ProxyRefusal
         if answer.status >= 300:
             raise OSError(f"the proxy opens no tunnel: HTTP {answer.status} {answer.reason}")
-
-
-def _check_let_in(status: int) -> None:
-    if status == 407:
-        raise PermissionError("the proxy refuses the user name and password in HTTP_PROXY or HTTPS_PROXY (HTTP 407)")
 
 
 def _proxy(target: SplitResult) -> tuple[SplitResult | None, dict[str, str]]:

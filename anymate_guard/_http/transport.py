@@ -6,7 +6,7 @@ import errno
 import ssl
 
 from anymate_guard._deadline import Deadline
-from anymate_guard._http.connections import Connections, Route
+from anymate_guard._http.connections import Connections, ProxyRefusal, Route
 from anymate_guard._http.deadline_socket import Patience
 from anymate_guard._http.messages import Answer, Request
 from anymate_guard._http.untouched import client
@@ -71,18 +71,19 @@ def _exchange(route: Route, request: Request, patience: Patience) -> Answer:
     except Exception as error:  # noqa: BLE001  # http.client and test tools raise many kinds
         signals.let_pass(error)
         route.drop_idle()  # they go the same way
+        sent = sent and not isinstance(error, ProxyRefusal)
         return _failed(request, error, sent=sent, final=not _may_pass(error))
     route.keep(connection)
     return answer
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether another try may go better: not where something is forbidden, or a certificate is not trusted.
+    """Whether another try may go better: not where a proxy refuses its password, or a certificate is not trusted.
 
     Nor where a test tool is at work. Those raise errors of their own, or give a socket that is connected to nobody.
     """
     if isinstance(error, OSError):
-        return error.errno != errno.ENOTCONN and not isinstance(error, PermissionError | ssl.SSLCertVerificationError)
+        return error.errno != errno.ENOTCONN and not isinstance(error, ProxyRefusal | ssl.SSLCertVerificationError)
     return isinstance(error, client.HTTPException)
 
 

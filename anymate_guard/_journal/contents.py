@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -91,7 +92,9 @@ class Line:
             and isinstance(self.process_key, str)
             and is_process_key(self.process_key)
             and self.outcome in OUTCOMES
-            and all(isinstance(kpi, int | float | None) for kpi in (self.entries, self.seconds_saved))
+            and all(
+                isinstance(kpi, int | float) and kpi < math.inf for kpi in (self.entries or 0, self.seconds_saved or 0)
+            )
         )
 
 
@@ -178,7 +181,7 @@ def history_of(
         lines = [Line(*line) for line in view.table.history(since, process_key, most)]
         days = [Day(*day) for day in view.table.days(since, process_key)]
         sensible = [line for line in lines if line.makes_sense]
-        return sensible, [day for day in days if day.date], len(lines) - len(sensible)
+        return sensible, [day for day in days if day.date and day.seconds_saved < math.inf], len(lines) - len(sensible)
 
     return journal.read("", rule, _PATIENCE)
 

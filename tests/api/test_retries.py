@@ -179,7 +179,7 @@ def test_statuses_of_gateways(client: AnymateClient, proxy: FaultProxy, sandbox:
     assert [run["overwriteEntries"] for run in sandbox.runs()] == [2]
 
 
-@pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 409, 410, 413, 415, 418, 422, 451, 501, 505])
+@pytest.mark.parametrize("status", [400, 402, 403, 405, 406, 407, 409, 410, 413, 415, 418, 422, 451, 501, 505])
 def test_other_statuses_are_answers(client: AnymateClient, proxy: FaultProxy, status: int) -> None:
     """Any other status of 400 and more is an answer, and not asked for twice."""
     run_id = client.start_run("invoice-intake")
@@ -285,7 +285,11 @@ class TestFinishAgain:
 
     @pytest.mark.parametrize(
         ("status", "page"),
-        [(404, "default backend - 404"), *((status, "\n<html>No</html>") for status in (400, 404, 405, 410, 422))],
+        [
+            (404, "default backend - 404"),
+            (405, "\ufeff<html>No</html>"),
+            *((status, "\n<html>No</html>") for status in (400, 404, 405, 410, 422)),
+        ],
     )
     def test_not_said_by_anymate(
         self, sandbox: Sandbox, client: AnymateClient, proxy: FaultProxy, status: int, page: str

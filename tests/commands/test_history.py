@@ -107,6 +107,7 @@ def test_damaged_journal(sandbox: Sandbox) -> None:
         "process_key = NULL",
         "process_key = 'a' || char(27)",
         "entries = 'many'",
+        "seconds_saved = 9e999",
         "username = x'ff'",
     ],
 )

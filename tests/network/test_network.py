@@ -203,6 +203,17 @@ def test_proxy_that_refuses(
     assert proxy.calls == [operation]
 
 
+def test_finish_that_a_proxy_refuses(
+    sandbox: Sandbox, proxy: FaultProxy, forward: ForwardProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that a proxy refuses, as somebody has changed its password, is known not to have been sent."""
+    monkeypatch.setenv("http_proxy", f"http://{forward.address}")
+    proxy.break_next("FinishRun", lambda exchange: exchange.answer(407))
+    with client_of(sandbox, proxy.url) as client, pytest.raises(UnreachableError, match="HTTP 407") as caught:
+        client.finish_run(client.start_run("invoice-intake"))
+    assert not caught.value.maybe_sent
+
+
 def test_not_sent_without_a_tunnel(
     sandbox: Sandbox, secure: FaultProxy, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

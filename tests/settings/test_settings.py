@@ -217,6 +217,7 @@ def test_password_in_an_address(address: str, shown: str) -> None:
         ("http://ANYMATE.example:80", "http://anymate.example"),
         ("http://[2001:DB8::443]:", "http://[2001:db8::443]"),
         ("http://anymate.example:443", "http://anymate.example:443"),
+        ("http://[fe80::1%enP2p33s0]:80", "http://[fe80::1%enP2p33s0]"),
     ],
 )
 def test_spellings_of_an_address(written: str, read_as: str) -> None:
