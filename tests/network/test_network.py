@@ -234,6 +234,7 @@ def test_not_sent_without_a_tunnel(
         "socks5://127.0.0.1:1",
         "socks5h://clerk:sesame@proxy.example:1080",
         "http://clerk:sesame#1@proxy.example:3128",
+        "socks5://clerk:1/sesame@proxy.example",
         "http://clerk:sesame@proxy.example:70000",
         "http://clerk:sesame@:3128",
     ],
