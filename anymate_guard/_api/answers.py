@@ -12,7 +12,7 @@ from anymate_guard._secrecy import Mask, unseen
 from anymate_guard.errors import ApiError
 
 _PASSING = frozenset({408, 429, *range(500, 600)} - {501, 505})  # not what a server will never do
-_FOREIGN = frozenset({400, 404, 405, 410, 422})  # with a page
+FOR_GOOD = frozenset({400, 404, 405, 410, 422})  # another try would come to the same, if it is Anymate's own no
 _SUCCEEDING = frozenset({"FinishRun", "Failure"})  # they answer {"succeeded": …, "message": …}
 
 
@@ -110,5 +110,5 @@ def read(operation: str, answer: Answer, mask: Mask, *, sent_before: bool) -> Re
     except (ValueError, RecursionError):
         data = None
         page = answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")  # it may begin with a mark of its encoding
-        foreign = answer.status in _FOREIGN and (page.startswith(b"<") or (answer.status == 404 and bool(page)))
+        foreign = answer.status in FOR_GOOD and (page.startswith(b"<") or (answer.status == 404 and bool(page)))
     return Reply(operation, answer, data if isinstance(data, dict) else None, mask, foreign, sent_before)

@@ -8,6 +8,7 @@ from itertools import product
 from math import isinf
 from typing import Any, Literal, NamedTuple
 
+from anymate_guard._api.answers import FOR_GOOD
 from anymate_guard._api.client import means_not_open
 from anymate_guard._journal import rules
 from anymate_guard._journal.owed import Finishes, Standing, claim, numbers_of
@@ -19,7 +20,7 @@ from anymate_guard.errors import ApiError, AuthenticationError, UnreachableError
 
 _SETTLING = 2.0  # seconds that a guard gives to what others are owed, at most
 _GIVING_BACK = 0.05  # of these, for what it has claimed and did not get to
-_REFUSED_FOR_GOOD = frozenset(product(("StartRun", "FinishRun"), (400, 404, 405, 410, 422)))
+_REFUSED = frozenset(product(("StartRun", "FinishRun"), FOR_GOOD))
 
 _UNCERTAIN = "the run is closed: it may have been finished before the machine was started, or by another program"
 
@@ -128,13 +129,9 @@ def _deliver_one(way: Way, finish: Finish, until: float | None) -> Life[Delivery
 def _not_delivered(way: Way, finish: Finish, trouble: Trouble, until: float | None) -> Life[Delivery]:
     if isinstance(trouble, ApiError) and means_not_open(trouble):
         return (yield from _not_open(way, finish, trouble, until))
-    if isinstance(trouble, ApiError) and _is_for_good(trouble):
+    if isinstance(trouble, ApiError) and not trouble.foreign and (trouble.operation, trouble.status) in _REFUSED:
         return (yield from _refuse(way, finish, trouble))
     return (yield from _put_off(way, finish, trouble))
-
-
-def _is_for_good(error: ApiError) -> bool:
-    return (error.operation, error.status) in _REFUSED_FOR_GOOD and not error.foreign
 
 
 def _not_open(way: Way, finish: Finish, error: ApiError, until: float | None) -> Life[Delivery]:
