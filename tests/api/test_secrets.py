@@ -125,7 +125,7 @@ def test_debug_level(
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.says(302, Location="/login?pw=gehäim-4you"),
+        faults.status(302, Location="/login?pw=gehäim-4you"),
         faults.sends("HTTP/1.1 gehäim-4you\r\n\r\n".encode()),
         *(faults.says(403, "no: gehäim-4you".encode(coding)) for coding in ("utf-8", "latin-1", "utf-16")),
     ],

@@ -30,7 +30,7 @@ if sys.platform == "win32":
 
 import resource
 
-STEP = 1 if os.environ.get("ANYMATE_GUARD_MATRIX") == "full" else 5  # places
+STEP = 1 if os.environ.get("ANYMATE_GUARD_MATRIX") == "full" else 5  # between two places: all would take minutes
 
 
 class Bot:

@@ -67,19 +67,24 @@ def test_tls_that_is_none(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
             assert accepted.recv(1) == b""
 
 
+def eight_at_once(client: AnymateClient, proxy: FaultProxy) -> None:
+    """Make eight calls, none of which is answered before all have come."""
+    together = threading.Barrier(8)
+
+    def meet(exchange: Exchange) -> None:
+        together.wait(LONGEST)
+        exchange.answer(*exchange.forward())
+
+    proxy.break_next("OkToRun", meet, times=8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+
+
 def test_connections_are_kept(client: AnymateClient, proxy: FaultProxy) -> None:
     """Connections that threads used at the same time are all kept for later."""
     client.ok_to_run("invoice-intake")
     for _ in range(3):
-        together = threading.Barrier(8)
-
-        def meet(exchange: Exchange, together: threading.Barrier = together) -> None:
-            together.wait(LONGEST)
-            exchange.answer(*exchange.forward())
-
-        proxy.break_next("OkToRun", meet, times=8)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+        eight_at_once(client, proxy)
     assert proxy.connections == 8
 
 
@@ -268,15 +273,7 @@ def test_idle_for_a_minute(client: AnymateClient, proxy: FaultProxy, clock: Cloc
 
 def test_connections_of_a_rush(client: AnymateClient, proxy: FaultProxy, clock: Clock) -> None:
     """Connections that many threads needed at once are closed when they have been idle for more than a minute."""
-    together = threading.Barrier(8)
-
-    def meet(exchange: Exchange) -> None:
-        together.wait(LONGEST)
-        exchange.answer(*exchange.forward())
-
-    proxy.break_next("OkToRun", meet, times=8)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+    eight_at_once(client, proxy)
     assert proxy.still_open == 8
     for _ in range(10):
         clock.sleep(20)
@@ -287,20 +284,12 @@ def test_connections_of_a_rush(client: AnymateClient, proxy: FaultProxy, clock: 
 
 def test_connections_that_lead_nowhere(sandbox: Sandbox, proxy: FaultProxy) -> None:
     """After a failure on one of eight kept connections, as after a NAT time-out, none of them is tried again."""
-    together = threading.Barrier(8)
-
-    def meet(exchange: Exchange) -> None:
-        together.wait(LONGEST)
-        exchange.answer(*exchange.forward())
-
     with (
         SlowLine(f"127.0.0.1:{proxy.port}") as line,
         client_of(sandbox, f"http://{line.address}", timeout=1) as client,
     ):
         client.ok_to_run("invoice-intake")
-        proxy.break_next("OkToRun", meet, times=8)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(client.ok_to_run, ["invoice-intake"] * 8))
+        eight_at_once(client, proxy)
         assert line.connections == 8
         line.forget()
         with anymate_run("invoice-intake", client=client, require_start=True, require_finish=True):

@@ -105,7 +105,7 @@ def status(number: int, **headers: str) -> Fault:
     return fault
 
 
-def says(number: int, body: object = b"", **headers: str) -> Fault:
+def says(number: int, body: object, **headers: str) -> Fault:
     """Answer with this."""
 
     def fault(exchange: Exchange) -> None:
